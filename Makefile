@@ -1,0 +1,41 @@
+# Developing the template. `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test live lint format bench clean
+PYTHON ?= python3
+export UV_COMPILE_BYTECODE := 1
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# uv comes from the package index: nothing but Python is needed.
+.venv/.synced: pyproject.toml
+	@test -x .venv/bin/uv || { \
+	  echo "Installing uv into .venv/ ..."; \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }; \
+	  $(PYTHON) -m venv --clear .venv || { echo "Python cannot make a virtual environment: install the package python3-venv"; exit 1; }; \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check uv; }
+	@echo "Installing what the tests need ..."
+	@.venv/bin/uv sync --quiet --no-progress
+	@touch $@
+
+demo: .venv/.synced ## From nothing to a completed run and a delivered alert, in ./demo
+	@.venv/bin/python demo.py
+
+test: .venv/.synced ## Tests of the template: renders, refusals, static checks
+	@.venv/bin/pytest -q -n 2 -m "not live"
+
+live: .venv/.synced ## Tests on real servers: minutes
+	@.venv/bin/pytest -v -m live
+
+lint: .venv/.synced ## Format, lint and types of the template and of its static files
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/yamllint --strict .
+
+format: .venv/.synced ## Format the template and its static files
+	@.venv/bin/ruff format --quiet . && .venv/bin/ruff check --quiet --fix .
+
+bench: .venv/.synced ## Benchmarks: ratios measured on this machine
+	@.venv/bin/python benchmarks/first_run.py && .venv/bin/python benchmarks/ops_apply.py
+
+clean: ## Remove what these commands made
+	rm -rf demo .venv .pytest_cache .ruff_cache
