@@ -1,0 +1,86 @@
+"""The connection to the Prefect API; what goes wrong there is told in one line, with the remedy."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import ObjectAlreadyExists, PrefectException
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
+
+FAILURES = (httpx.HTTPError, PrefectException)  # of a request: Prefect wraps some answers
+
+
+class OpsError(Exception):
+    """Something that stops the command.
+
+    Attributes:
+        faults: one line each, saying what is wrong and what to do
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def api_url() -> str:
+    """Return the address of the API; raise OpsError when none is set: Prefect would start a server and lose it."""
+    if url := get_current_settings().api.url:
+        return str(url)
+    raise OpsError("PREFECT_API_URL is not set: set it in .env or in the environment (`make dev` needs none)")
+
+
+@asynccontextmanager
+async def connect() -> AsyncGenerator[PrefectClient]:
+    """Give a client of the API at PREFECT_API_URL.
+
+    Raises:
+        OpsError: nothing answers there, it refuses the credentials, or it refuses a request
+    """
+    api_url()
+    hooks = {"response": [refuse_to_wait]}
+    try:
+        # Prefect tries a dead server for a minute by default; three tries are 14 seconds.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 3}):
+            async with get_client(httpx_settings={"event_hooks": hooks}) as client:
+                yield client
+    except FAILURES as error:
+        raise OpsError(explain(error)) from error
+
+
+async def refuse_to_wait(response: httpx.Response) -> None:
+    """Raise when the server is too busy for a write, as SQLite is during another: Prefect would wait for seconds."""
+    request = response.request
+    if response.status_code == 503 and request.method != "GET" and not request.url.path.endswith("/filter"):
+        await response.aread()
+        response.raise_for_status()
+
+
+def is_busy(error: Exception) -> bool:
+    """Return whether the same may succeed in a moment, also because another `apply` has just done a part of it."""
+    return isinstance(error, ObjectAlreadyExists) or (
+        isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 503
+    )
+
+
+def explain(error: Exception) -> str:
+    """Return a failed request in one line."""
+    url, error = api_url(), getattr(error, "http_exc", error)
+    if not isinstance(error, httpx.HTTPError):
+        return " ".join(str(error).split())
+    if not isinstance(error, httpx.HTTPStatusError):
+        what = "does not answer in time" if isinstance(error, httpx.TimeoutException) else "does not answer"
+        return f"The Prefect API at {url} {what}: start it, or correct PREFECT_API_URL in .env"
+    status, path = error.response.status_code, error.request.url.path
+    if status in (401, 403):
+        return f"The Prefect API at {url} refuses the key: check PREFECT_API_KEY or PREFECT_API_AUTH_STRING in .env"
+    if status == 404 and path.endswith(("/filter", "/version")):
+        return f"{url} is not a Prefect API: correct PREFECT_API_URL in .env, it ends in /api or in a workspace id"
+    try:
+        answer = error.response.json()
+        detail = answer.get("detail") or answer.get("exception_detail") or answer.get("exception_message")
+        if isinstance(detail, list):  # without the input, which may be a secret
+            detail = "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in detail)
+    except (ValueError, AttributeError, LookupError, TypeError):
+        detail = error.response.reason_phrase
+    return f"The Prefect API answers {status} to {error.request.method} {path}: {' '.join(str(detail).split())}"

@@ -1,0 +1,138 @@
+"""All that the repository declares, in one place, with every fault that can be found without the server."""
+
+import logging
+import re
+from collections.abc import Callable
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from prefect.automations import AutomationCore
+from prefect.blocks.core import Block
+from pydantic import BaseModel, ValidationError
+
+from ops import deployments
+from ops.api import OpsError
+from ops.automations import automations
+from ops.blocks import BLOCKS
+from ops.environments import ENVIRONMENTS
+from ops.kinds import KINDS, Fields, automation_fields
+from ops.limits import GLOBAL_CONCURRENCY_LIMITS, TAG_LIMITS
+from ops.settings import PROJECT_TAG, MissingSetting, Settings
+from ops.variables import VARIABLES
+from ops.work_pools import WORK_POOLS, WORK_QUEUES
+
+Ids = dict[tuple[str, str], str]  # (kind, name) -> id on the server
+logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its errors repeat an address, which is a secret
+
+
+class Declared:
+    """The declarations of this repository for one environment.
+
+    Attributes:
+        objects: kind -> name -> the declared fields
+        faults: what is wrong, one line each
+        notes: what is worth knowing and stops nothing
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.objects: dict[str, dict[str, Fields]] = {kind.label: {} for kind in KINDS}
+        self.faults: list[str] = []
+        self.notes: list[str] = []
+        self.blocks: dict[str, str] = {}  # name in ops/blocks.py -> type/name
+        self.left_out: dict[str, str] = {}  # name in ops/blocks.py -> why
+        self.stand_ins: dict[str, str] = {}  # id -> what is not on the server yet
+
+        environment = ENVIRONMENTS[settings.prefect_env]
+        pools = [pool.model_copy(update={"name": pool.name + environment.pool_suffix}) for pool in WORK_POOLS]
+        for pool in pools:
+            self.add("work pool", pool.name, set_fields(pool))
+        for pool_name, queues in WORK_QUEUES.items():
+            owner = pool_name + environment.pool_suffix
+            if owner not in self.objects["work pool"]:
+                self.faults.append(f"work queues of {pool_name}: that work pool is not declared in ops/work_pools.py")
+            for queue in queues:
+                self.add("work queue", f"{owner}/{queue.name}", {"work_pool_name": owner, **set_fields(queue)})
+        for limit in GLOBAL_CONCURRENCY_LIMITS:
+            self.add("global concurrency limit", limit.name, set_fields(limit))
+        for tag, slots in TAG_LIMITS.items():
+            self.add("tag limit", tag, {"tag": tag, "concurrency_limit": slots})
+        for variable in VARIABLES:
+            tags = sorted({*(variable.tags or []), PROJECT_TAG})
+            self.add("variable", variable.name, {"name": variable.name, "value": variable.value, "tags": tags})
+        for name, make in BLOCKS.items():
+            self.add_block(name, make)
+        self.objects["deployment"], self.triggers, faults = deployments.load(environment, pools)
+        self.faults += faults
+
+    def add(self, kind: str, name: str, fields: Fields) -> None:
+        if name in self.objects[kind]:
+            self.faults.append(f"{kind} {name} is declared twice")
+        self.objects[kind][name] = fields
+
+    def add_block(self, name: str, make: Callable[[Settings], Block]) -> None:
+        if not re.fullmatch("[a-z0-9-]+", name):
+            self.faults.append(f"block {name}: a name has lowercase letters, digits and dashes only")
+        try:
+            block = make(self.settings)
+        except MissingSetting as error:
+            self.left_out[name] = str(error)
+            self.notes.append(f"block {name} is left out: {error}")
+        except Exception as error:  # whatever a block raises; its own text may repeat the input, a secret
+            problems = error.errors(include_input=False) if isinstance(error, ValidationError) else []
+            what = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems) or type(error).__name__
+            self.left_out[name] = what
+            self.faults.append(f"block {name}: {what}. Correct its settings in .env")
+        else:
+            if not len(getattr(block, "_apprise_client", "not Apprise")):
+                self.faults.append(f"block {name}: nothing can be sent to that address. Correct its settings in .env")
+            self.blocks[name] = f"{block.get_block_type_slug()}/{name}"
+            declared_fields = set(type(block).model_fields)
+            data = block.model_dump(mode="json", include=declared_fields, context={"include_secrets": True})
+            self.add("block", self.blocks[name], {"name": name, "data": data, "block": block})
+
+    def add_automations(self, ids: Ids) -> None:
+        """Declare the automations again, now that blocks and deployments have the `ids` that they refer to.
+
+        An object that is not on the server yet gets a stand-in id, which a plan never shows.
+        """
+
+        def id_of(kind: str, name: str) -> UUID:
+            if id := ids.get((kind, name)):
+                return UUID(id)
+            stand_in = uuid5(NAMESPACE_URL, f"{kind} {name}")
+            self.stand_ins[str(stand_in)] = f"{kind} {name}"
+            return stand_in
+
+        def block_id(name: str) -> UUID:
+            if name not in self.blocks:
+                raise OpsError(f"automations need block {name}: {self.left_out.get(name, 'ops/blocks.py has none')}")
+            return id_of("block", self.blocks[name])
+
+        self.objects["automation"], self.stand_ins = {}, {}
+        try:
+            declared = automations(self.settings, block_id)
+        except OpsError as error:
+            self.faults += error.faults
+            return
+        for name, trigger in self.triggers:
+            trigger.set_deployment_id(id_of("deployment", name))
+            declared.append(trigger.as_automation())
+        for automation in declared:
+            self.faults += [f"automation {automation.name}: {fault}" for fault in find_faults(automation)]
+            tagged = automation.model_copy(update={"tags": [*{*automation.tags, PROJECT_TAG}]})
+            self.add("automation", automation.name, automation_fields(tagged))
+
+
+def set_fields(model: BaseModel) -> Fields:
+    return model.model_dump(mode="json", exclude_unset=True)
+
+
+def find_faults(automation: AutomationCore) -> list[str]:
+    """Return what Prefect accepts in an automation and nobody means: it drops a misspelt key in silence."""
+    trigger = automation.trigger.model_dump()
+    faults = []
+    if "expect" in trigger and not (trigger["match"] or trigger["match_related"]):
+        faults.append("its trigger matches every resource of the server: say which with match or match_related")
+    if "expect" in trigger and not trigger["expect"]:
+        faults.append("its trigger matches every event: say which with expect")
+    return faults

@@ -1,0 +1,287 @@
+"""The deployments of `prefect.yaml`, checked more strictly than Prefect does.
+
+Prefect accepts a misspelt key, an unknown parameter or a job variable that does not exist, and the
+runs fail later. Here each of them is a fault, and all faults of the file are found at once.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonschema import Draft202012Validator
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+from prefect.events import DeploymentTriggerTypes
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.templating import PlaceholderType, apply_values, find_placeholders
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from ops.api import OpsError
+from ops.environments import Environment
+from ops.settings import PROJECT_TAG, ROOT
+
+FILE = ROOT / "prefect.yaml"
+TRIGGER = TypeAdapter(DeploymentTriggerTypes)
+Triggers = list[tuple[str, Any]]  # flow/deployment and the trigger that runs it
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Schedule(Strict):
+    """Exactly one of `cron`, `interval` (seconds) and `rrule`; the slug is the schedule's identity."""
+
+    slug: str | None = None
+    cron: str | None = None
+    interval: float | None = Field(None, gt=0)
+    rrule: str | None = None
+    timezone: str = "UTC"
+    anchor_date: str | None = None
+    day_or: bool = True
+    active: bool = True
+    parameters: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def check_kind(self) -> "Schedule":
+        if sum(value is not None for value in (self.cron, self.interval, self.rrule)) != 1:
+            raise ValueError("needs exactly one of cron, interval and rrule")
+        if self.interval and not self.anchor_date:
+            raise ValueError("interval needs an anchor_date, else each deploy moves its phase")
+        self.prefect_schedule()
+        return self
+
+    def prefect_schedule(self) -> CronSchedule | IntervalSchedule | RRuleSchedule:
+        if self.cron is not None:
+            return CronSchedule(cron=self.cron, timezone=self.timezone, day_or=self.day_or)
+        if self.rrule is not None:
+            return RRuleSchedule(rrule=self.rrule, timezone=self.timezone)
+        fields = {"interval": self.interval, "anchor_date": self.anchor_date, "timezone": self.timezone}
+        return IntervalSchedule.model_validate(fields)
+
+
+class ConcurrencyLimit(Strict):
+    limit: int = Field(gt=0)
+    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
+    grace_period_seconds: int | None = Field(None, ge=60, le=86400)
+
+
+class WorkPool(Strict):
+    name: str
+    work_queue_name: str = "default"
+    job_variables: dict[str, Any] = {}
+
+
+class Deployment(Strict):
+    """One entry of `deployments:`, with the names and meanings of Prefect's own format."""
+
+    name: str = Field(pattern=r"^[^/%&><]+$")
+    entrypoint: str
+    work_pool: WorkPool
+    description: str | None = None
+    version: str | None = None
+    tags: list[str] = []
+    parameters: dict[str, Any] = {}
+    enforce_parameter_schema: bool = True
+    schedules: list[Schedule] = []
+    concurrency_limit: ConcurrencyLimit | None = None
+    pull: list[dict[str, Any]] | None = None
+    triggers: list[dict[str, Any]] = []
+
+    @field_validator("concurrency_limit", mode="before")
+    @classmethod
+    def read_short_form(cls, value: Any) -> Any:
+        return {"limit": value} if isinstance(value, int) else value
+
+
+class PrefectYaml(BaseModel):
+    """The file; other keys, such as `definitions` with YAML anchors, are ignored as Prefect does."""
+
+    pull: list[dict[str, Any]] | None = None
+    deployments: list[dict[str, Any]] = []
+
+
+def load(
+    environment: Environment, pools: Iterable[WorkPoolCreate], file: Path = FILE
+) -> tuple[dict[str, dict[str, Any]], Triggers, list[str]]:
+    """Return the fields that the API takes, by flow/deployment; the triggers; and all faults, one line each.
+
+    The job templates of `pools`, the declared work pools, say which job variables exist.
+    """
+    declared: dict[str, dict[str, Any]] = {}
+    triggers: Triggers = []
+    faults: list[str] = []
+    schemas = {pool.name: pool.base_job_template["variables"] for pool in pools}
+    try:
+        content = read(file)
+    except OpsError as error:
+        return {}, [], [f"{file.name}: {fault}" for fault in error.faults]
+    for number, raw in enumerate(content.deployments, start=1):
+        found: list[str] = []
+        try:
+            entry = validate(TypeAdapter(Deployment), fill_in(raw))
+            flow, schema = load_flow(entry.entrypoint)
+            entry.work_pool.name += environment.pool_suffix
+            entry.parameters |= environment.parameters.get(entry.name, {})
+            entry.pull = content.pull if entry.pull is None else entry.pull
+            for position, schedule in enumerate(entry.schedules, start=1):
+                schedule.slug = schedule.slug or f"schedule-{position}"
+            name = f"{flow.name}/{entry.name}"
+            found += [f"{name} is declared twice"] if name in declared else []
+            found += [*check(entry, schema), *check_work_pool(entry.work_pool, schemas), *check_references(raw)]
+            declared[name] = to_fields(entry, flow, schema, environment)
+            triggers += [(name, trigger) for trigger in read_triggers(name, entry.triggers, found)]
+        except OpsError as error:
+            found += error.faults
+        faults += [f"deployment {raw.get('name') or f'number {number}'}: {fault}" for fault in found]
+    return declared, triggers, faults
+
+
+def read(file: Path) -> PrefectYaml:
+    try:
+        # through JSON, as the API takes it: a date without quotes becomes text
+        raw = json.loads(json.dumps(yaml.safe_load(file.read_text("utf-8")) or {}, default=str))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise OpsError(" ".join(str(error).split())) from error
+    content = validate(TypeAdapter(PrefectYaml), raw)
+    for key in raw.keys() - PrefectYaml.model_fields.keys():
+        if near := hint(key, PrefectYaml.model_fields, cutoff=0.8):
+            raise OpsError(f"unknown key {key}{near}")
+    return content
+
+
+def validate(form: TypeAdapter[Any], raw: Any) -> Any:
+    """Return `raw` in a `form`; raise OpsError with a line per problem, for a misspelt key with the right one."""
+    try:
+        return form.validate_python(raw)
+    except ValidationError as error:
+        keys = [key for model in (Deployment, Schedule, WorkPool, ConcurrencyLimit) for key in model.model_fields]
+        faults = []
+        for problem in error.errors():
+            where, is_key = ".".join(map(str, problem["loc"])), problem["type"] == "extra_forbidden"
+            told = f"unknown key {where}{hint(where.split('.')[-1], keys)}" if is_key else f"{where}: {problem['msg']}"
+            faults.append(told)
+        raise OpsError(*faults) from error
+
+
+def hint(name: str, right: Iterable[str], cutoff: float = 0.6) -> str:
+    near = get_close_matches(name, list(right), n=1, cutoff=cutoff)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def fill_in(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry with each {{ $NAME }} filled from the environment; `pull` is filled in by the worker."""
+    here = {key: value for key, value in raw.items() if key != "pull"}
+    names = {p.name.lstrip("$") for p in find_placeholders(here) if p.type is PlaceholderType.ENV_VAR}
+    if missing := sorted(names - os.environ.keys()):
+        raise OpsError(f"environment variable {', '.join(missing)} is not set")
+    return {**raw, **apply_values(here, {}, remove_notset=False)}  # ty: ignore[invalid-argument-type]
+
+
+@cache
+def load_flow(entrypoint: str) -> tuple[Flow, dict[str, Any]]:
+    """Return a flow and the JSON schema of its parameters."""
+    try:
+        flow: Flow = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+        return flow, parameter_schema(flow).model_dump(mode="json")
+    except (Exception, SystemExit) as error:  # whatever an import can raise
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise OpsError(f"cannot import {entrypoint}: {told}") from error
+
+
+def to_fields(entry: Deployment, flow: Flow, schema: dict[str, Any], environment: Environment) -> dict[str, Any]:
+    limit = entry.concurrency_limit
+    schedules = [
+        DeploymentScheduleCreate(
+            schedule=schedule.prefect_schedule(),
+            active=schedule.active and environment.schedules,
+            parameters=schedule.parameters,
+            slug=schedule.slug,
+        )
+        for schedule in entry.schedules
+    ]
+    return {
+        "name": entry.name,
+        "flow_name": flow.name,
+        "description": entry.description or flow.description,
+        "version": entry.version,
+        "tags": sorted({*entry.tags, *environment.tags, PROJECT_TAG}),
+        "entrypoint": entry.entrypoint,
+        "parameters": entry.parameters,
+        "parameter_openapi_schema": schema,
+        "enforce_parameter_schema": entry.enforce_parameter_schema,
+        "pull_steps": entry.pull,
+        "work_pool_name": entry.work_pool.name,
+        "work_queue_name": entry.work_pool.work_queue_name,
+        "job_variables": entry.work_pool.job_variables,
+        "concurrency_limit": limit and limit.limit,
+        "concurrency_options": limit and limit.model_dump(exclude={"limit"}, exclude_none=True),
+        "schedules": [schedule.model_dump(mode="json", exclude_unset=True) for schedule in schedules],
+    }
+
+
+def check(entry: Deployment, schema: dict[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with an entry, its parameters and those of its schedules against the flow's schema."""
+    if entry.pull is None:  # Prefect would write the path of this machine into the deployment
+        yield "say where workers find the code with `pull:`; `pull: []` for an installed project"
+    slugs = Counter(schedule.slug for schedule in entry.schedules)
+    yield from (f"schedule slug {slug} is used twice" for slug, count in slugs.items() if count > 1)
+    if not entry.enforce_parameter_schema:
+        return
+    yield from misfits("parameter", entry.parameters, schema)
+    for schedule in entry.schedules:
+        origin = f" of schedule {schedule.slug}"
+        yield from misfits("parameter", schedule.parameters, schema, origin)
+        if missing := sorted(set(schema.get("required", [])) - entry.parameters.keys() - schedule.parameters.keys()):
+            yield f"parameter {', '.join(missing)}{origin} has no value, so its runs would fail"
+
+
+def check_work_pool(pool: WorkPool, schemas: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield the faults of the pool's name and of the job variables against the pool's job template."""
+    if pool.name in schemas:
+        yield from misfits("job variable", pool.job_variables, schemas[pool.name])
+    else:
+        yield f"work pool {pool.name} is not declared in ops/work_pools.py{hint(pool.name, schemas)}"
+
+
+def misfits(what: str, values: dict[str, Any], schema: dict[str, Any], origin: str = "") -> Iterator[str]:
+    for name in sorted(values.keys() - schema["properties"].keys()):
+        yield f"unknown {what} {name}{origin}{hint(name, schema['properties'])}"
+    for problem in Draft202012Validator({**schema, "required": []}).iter_errors(values):
+        yield f"{what} {'.'.join(map(str, problem.absolute_path))}{origin}: {problem.message}"
+
+
+def check_references(raw: dict[str, Any]) -> Iterator[str]:
+    """Yield the references to blocks and variables that nobody would resolve: workers do in job variables and pull."""
+    rest = {key: value for key, value in raw.items() if key not in ("pull", "work_pool", "triggers")}
+    for placeholder in sorted(find_placeholders(rest)):
+        if placeholder.type in (PlaceholderType.BLOCK_DOCUMENT, PlaceholderType.VARIABLE):
+            yield f"{placeholder.full_match} works in job_variables and pull only: load it in the flow"
+
+
+def read_triggers(name: str, entries: list[dict[str, Any]], faults: list[str]) -> Iterator[Any]:
+    """Yield the triggers of a deployment; add to `faults` what is wrong, also a key that Prefect would drop in silence."""
+    for position, raw in enumerate(entries, start=1):
+        try:
+            trigger = validate(TRIGGER, raw)
+            if unknown := [*unknown_keys(trigger, raw)]:
+                raise OpsError(*unknown)
+        except OpsError as error:
+            faults += [f"trigger {position}: {fault}" for fault in error.faults]
+            continue
+        trigger.name = trigger.name or f"{name}__automation_{position}"
+        yield trigger
+
+
+def unknown_keys(trigger: BaseModel, raw: dict[str, Any]) -> Iterator[str]:
+    known = {*type(trigger).model_fields, "type"}
+    yield from (f"unknown key {key}{hint(key, known)}" for key in sorted(raw.keys() - known))
+    for inner, part in zip(getattr(trigger, "triggers", []), raw.get("triggers", []), strict=False):
+        yield from unknown_keys(inner, part)

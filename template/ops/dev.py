@@ -1,0 +1,250 @@
+"""Everything on this machine: a Prefect server, a worker, the deployments, and a receiver that shows alerts.
+
+It lives in `.prefect/`, with a Prefect home of its own: no PREFECT_ setting of yours is read or changed.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+
+from ops.settings import PROJECT, ROOT, Settings
+
+HOME = ROOT / ".prefect"
+STATE = HOME / "dev.json"  # the environment and the processes of the `dev` that runs now
+USUAL_PORT = 4200
+FIRST_RUN = "etl/etl-daily"  # started when its deployment is new on the server
+
+
+class DevError(Exception):
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def free_port(wanted: int = 0) -> int:
+    """Return `wanted` when nothing listens there on loopback, else any free port."""
+    for port in (wanted, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return probe.getsockname()[1]
+    raise DevError("No free port on 127.0.0.1")
+
+
+def environment(port: int, receiver: str) -> dict[str, str]:
+    """Return the environment of all processes: the caller's without its PREFECT_ settings, and ours.
+
+    Args:
+        port: of the server
+        receiver: host:port that alerts are sent to, whatever .env says: a laptop pages nobody
+    """
+    local = {
+        name.upper(): str(field.json_schema_extra["local"]).format(receiver=receiver)
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and "local" in field.json_schema_extra
+    }
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+        **local,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # the worker starts runs with it
+        "DO_NOT_TRACK": "1",
+        "PREFECT_HOME": str(HOME),
+        "PREFECT_ENV": "dev",
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
+
+
+def receive(show: Callable[[str, dict[str, Any]], None]) -> ThreadingHTTPServer:
+    """Start a receiver on loopback that calls `show` with the channel and the body of each alert."""
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(200)
+            self.end_headers()
+            with suppress(ValueError):
+                show(self.path.strip("/"), json.loads(body))
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def start(console: Console) -> None:
+    """Run the server, the worker and the deployments until Ctrl-C, or until one of them ends."""
+    HOME.mkdir(exist_ok=True)
+    with (HOME / "dev.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DevError("`make dev` runs already in this project: stop it first (Ctrl-C where it runs)") from error
+        stop_leftovers(console)
+        # A Ctrl-C at any time, and a plain kill, both end in the `finally` below.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        processes: list[subprocess.Popen[bytes]] = []
+        try:
+            serve(console, processes)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            console.print("Stopping ...")
+            stop(processes)
+            STATE.unlink(missing_ok=True)
+            console.print("Stopped. The server's data stays in .prefect/")
+
+
+def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
+    def show(channel: str, alert: dict[str, Any]) -> None:
+        text = alert.get("text") or f"{alert.get('title')}: {alert.get('message')}"
+        console.print(f"[bold red]ALERT[/] ({escape(channel)}) {escape(' '.join(str(text).split()))}")
+
+    receiver = receive(show)
+    port = free_port(USUAL_PORT)
+    if port != USUAL_PORT:
+        console.print(f"Port {USUAL_PORT} is taken, so the server gets {port}")
+    env = environment(port, f"127.0.0.1:{receiver.server_port}")
+
+    def spawn(*command: str, output: Path | None = None) -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C reaches us only, and we stop the children in order.
+        log = output.open("wb") if output else None
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *command],
+            env=env,
+            cwd=HOME,  # not the project: Prefect would read PREFECT_ settings from its .env
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT if log else None,
+            start_new_session=True,
+        )
+        processes.append(process)
+        STATE.write_text(json.dumps({"env": env, "pids": [p.pid for p in processes]}), "utf-8")
+        STATE.chmod(0o600)
+        return process
+
+    log = HOME / "server.log"
+    server = spawn("server", "start", "--host", "127.0.0.1", "--port", str(port), output=log)
+    with console.status("Starting the Prefect server (the first start takes up to a minute)"):
+        os.environ.clear()
+        os.environ.update(env)
+        os.chdir(HOME)
+        from ops import work_pools  # Prefect takes our settings, and loads while the server starts
+
+        wait_until_ready(f"http://127.0.0.1:{port}/api", server, log)
+    console.print(f"Server    http://127.0.0.1:{port}  (its log: .prefect/server.log)")
+    worker = spawn(
+        "worker", "start", "--pool", PROJECT, "--type", work_pools.WORK_POOLS[0].type, "--no-create-pool-if-not-found"
+    )
+
+    first_run = asyncio.run(apply(console))
+    console.print("Ready. In another terminal:  make run    Stop with Ctrl-C")
+    if first_run:
+        console.print(f"First run  http://127.0.0.1:{port}/runs/flow-run/{first_run}")
+    while True:
+        if first_run and (state := final_state(f"http://127.0.0.1:{port}/api/flow_runs/{first_run}")):
+            console.print(f"First run  {state}")
+            first_run = None
+        for process, name in ((server, "server"), (worker, "worker")):
+            if process.poll() is not None:
+                raise DevError(
+                    f"The {name} ended with exit code {process.returncode}: see above and .prefect/server.log"
+                )
+        time.sleep(0.5)
+
+
+async def apply(console: Console) -> UUID | None:
+    """Apply what is declared; return the id of a first run when the deployment for it has just been created."""
+    from prefect.client.orchestration import get_client
+
+    from ops.reconcile import Declared, apply, connect, make_plan
+    from ops.report import print_change, print_notes
+
+    declared = Declared(Settings())
+    async with connect() as client:
+        plan = await make_plan(client, declared)
+        print_notes(plan, console)
+        done = await apply(client, declared, plan, lambda change: print_change(change, console))
+    if "warehouse" in declared.left_out or not any(change.name == FIRST_RUN for change in done):
+        return None
+    async with get_client() as client:  # it waits, unlike the one of `connect`, while SQLite is busy with the worker
+        deployment = await client.read_deployment_by_name(FIRST_RUN)
+        return (await client.create_flow_run_from_deployment(deployment.id)).id
+
+
+def final_state(url: str) -> str | None:
+    """Return the name of the state in which a run ended, or None while it has not."""
+    with suppress(httpx.HTTPError):
+        run = httpx.get(url, timeout=10).json()
+        if run.get("state_type") in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            return run["state_name"]
+    return None
+
+
+def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when our server answers; raise DevError with the end of its log when it ends or takes 3 minutes.
+
+    Another one may have taken the port since it was found free: ours is the one with our Prefect home.
+    """
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and server.poll() is None:
+        with suppress(httpx.HTTPError, ValueError, LookupError, TypeError):
+            settings = httpx.get(f"{url}/admin/settings", timeout=2)
+            if settings.is_success and settings.json()["home"] == str(HOME):
+                return
+        time.sleep(0.2)
+    tail = log.read_text("utf-8", "replace").splitlines()[-5:]
+    raise DevError("The server did not start. The end of .prefect/server.log:", *tail)
+
+
+def stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Stop the processes, the last one first, each with what it started; kill what is still there after 15 seconds."""
+    for process in reversed(processes):
+        for sign, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, sign)
+                process.wait(patience)
+                break
+
+
+def stop_leftovers(console: Console) -> None:
+    """Stop what a killed `dev` left running; it holds no lock any more, but its children may live on."""
+    with suppress(OSError, ValueError):
+        for pid in json.loads(STATE.read_text("utf-8"))["pids"]:
+            shown = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
+            if "-m prefect" in shown:  # the number may belong to another program by now
+                console.print(f"Stopping what an earlier `make dev` left: {shown.strip()}")
+                os.killpg(pid, signal.SIGKILL)
+    STATE.unlink(missing_ok=True)
+
+
+def run_against(arguments: list[str]) -> int:
+    """Run `prefect ARGUMENTS` against the server of the `dev` that runs now and return its exit code."""
+    try:
+        env = json.loads(STATE.read_text("utf-8"))["env"]
+    except (OSError, ValueError) as error:
+        raise DevError("`make dev` is not running in this project: start it first, in another terminal") from error
+    return subprocess.run([sys.executable, "-m", "prefect", *arguments], env=env, cwd=HOME, check=False).returncode

@@ -1,0 +1,70 @@
+"""What is wrong with this set-up, and what to do about it."""
+
+import time
+from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import Any
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import WorkerStatus
+from prefect.settings import get_current_settings
+from pydantic import ValidationError
+
+from ops.api import OpsError, connect
+from ops.declared import Declared
+from ops.reconcile import make_plan
+from ops.settings import Settings
+
+
+async def findings() -> AsyncIterator[tuple[bool, str]]:
+    """Yield, one by one, whether a thing is right and a line about it; end where the next can't be told."""
+    yield True, f"Prefect {version('prefect')}, API {get_current_settings().api.url or 'not set'}"
+    try:
+        settings = Settings()
+        declared = Declared(settings)
+        yield True, f"environment {settings.prefect_env}"
+        for name, fields in declared.objects["block"].items():
+            if hasattr(fields["block"], "get_engine"):
+                yield try_database(name, fields["block"])
+        async with connect() as client:
+            skew = await clock_skew(client)
+            yield (
+                skew < 30,
+                f"the clocks of server and client differ by {skew:.0f} s" + ("" if skew < 30 else ": set them"),
+            )
+            plan = await make_plan(client, declared)
+            for note in plan.notes:
+                yield "stays so" in note or "is left out" in note, note
+            differs = len(plan.pending) + len(plan.undeclared)
+            yield not differs, f"{differs} objects differ from the repository" + (": see make plan" if differs else "")
+            for name in declared.objects["work pool"] if not plan.pending else []:
+                workers = await client.read_workers_for_work_pool(name)
+                online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
+                yield online > 0, f"work pool {name}: {online} workers online" + ("" if online else ": make worker")
+    except ValidationError as error:
+        for problem in error.errors():
+            yield False, f"{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}. Correct it in .env"
+    except OpsError as error:
+        for fault in error.faults:
+            yield False, fault
+
+
+def try_database(name: str, block: Any) -> tuple[bool, str]:
+    """Return whether the database behind a SqlAlchemyConnector answers, and a line about it."""
+    engine = block.get_engine()
+    address = engine.url.render_as_string(hide_password=True)
+    try:
+        engine.connect().close()
+    except Exception as error:  # each driver raises its own
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[-1]
+        return False, f"{name}: {address} cannot be used: {reason}. Check the DATABASE_ settings in .env"
+    finally:
+        engine.dispose()
+    return True, f"{name}: {address} answers"
+
+
+async def clock_skew(client: PrefectClient) -> float:
+    """Return by how many seconds the server's clock differs from this machine's."""
+    response = await client.request("GET", "/health")
+    return abs(parsedate_to_datetime(response.headers["date"]).timestamp() - time.time())

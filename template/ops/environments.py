@@ -1,0 +1,28 @@
+"""What differs between environments. PREFECT_ENV selects the row; a server or workspace holds one of them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What one environment changes in the declarations.
+
+    Attributes:
+        schedules: whether the schedules of deployments are active
+        pool_suffix: added to the name of every work pool
+        tags: added to every deployment
+        parameters: deployment name -> parameters that replace those in prefect.yaml
+    """
+
+    schedules: bool
+    pool_suffix: str = ""
+    tags: tuple[str, ...] = ()
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+ENVIRONMENTS = {
+    "dev": Environment(schedules=False),  # a laptop: flows run when somebody runs them
+    "staging": Environment(schedules=False, tags=("staging",)),
+    "prod": Environment(schedules=True),
+}
