@@ -1,0 +1,113 @@
+"""The valid answers, read from copier.yml and data/ themselves: there is no second list of choices."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+Answers = dict[str, Any]
+Pair = frozenset[tuple[str, Any]]
+Render = Callable[..., Path]
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
+QUESTIONS = {name: question for name, question in CONFIG.items() if not name.startswith("_")}
+JINJA = Environment(  # noqa: S701 - renders no HTML
+    loader=FileSystemLoader(ROOT),
+    extensions=["jinja2_ansible_filters.AnsibleCoreFiltersExtension"],
+    **CONFIG["_envops"] | {"undefined": StrictUndefined},
+)
+
+
+@cache
+def compiled(text: str) -> Template:
+    return JINJA.from_string(text)
+
+
+def rendered(value: Any, known: Answers) -> str:
+    answers = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
+    return compiled(str(value)).render(answers, _folder_name="my-flows")
+
+
+def default(question: Answers, known: Answers) -> Any:
+    text = rendered(question["default"], known)
+    if question.get("multiselect"):
+        return tuple(yaml.safe_load(text))
+    return text if question["type"] == "str" else yaml.safe_load(text)
+
+
+def defaults() -> Answers:
+    known: Answers = {}
+    for name, question in QUESTIONS.items():
+        known[name] = default(question, known)
+    return known
+
+
+def choices(name: str) -> list:
+    """Return what a question can be answered with; where several choices may be picked: none, each, all, the default."""
+    question = QUESTIONS[name]
+    found = yaml.safe_load(rendered(question["choices"], DEFAULTS))
+    found = list(found.values()) if isinstance(found, dict) else found
+    if not question.get("multiselect"):
+        return found
+    return list(dict.fromkeys([(), *((choice,) for choice in found), tuple(found), DEFAULTS[name]]))
+
+
+DEFAULTS = defaults()
+CHOICES = {name: choices(name) for name, question in QUESTIONS.items() if "choices" in question}
+
+
+def pairs(answers: Answers) -> set[Pair]:
+    return {frozenset(pair) for pair in combinations([item for item in answers.items() if item[0] in CHOICES], 2)}
+
+
+def completions(
+    wanted: Answers,
+    missing: set[Pair],
+    names: tuple[str, ...] = tuple(QUESTIONS),
+    known: Answers | None = None,
+    shown: Answers | None = None,
+) -> Iterator[Answers]:
+    """Yield the answers to all visible questions that hold `wanted`, the ones with many `missing` pairs first."""
+    known, shown = known or {}, shown or {}
+    if not names:
+        yield shown
+        return
+    name, *rest = names
+    question = QUESTIONS[name]
+
+    def gain(value: Any) -> tuple[int, int]:
+        new = {pair for pair in missing if (name, value) in pair}
+        return sum(frozenset([(name, value), other]) in new for other in shown.items()), len(new)
+
+    if not yaml.safe_load(rendered(question.get("when", True), known)):
+        if name not in wanted:
+            yield from completions(wanted, missing, tuple(rest), known | {name: default(question, known)}, shown)
+        return
+    options = [wanted[name]] if name in wanted else CHOICES.get(name) or [default(question, known)]
+    for value in sorted(options, key=gain, reverse=True):
+        answer = {name: value}
+        yield from completions(wanted, missing, tuple(rest), known | answer, shown | answer)
+
+
+def all_pairs() -> list[Pair]:
+    return [
+        frozenset([(one, value), (other, another)])
+        for one, other in combinations(CHOICES, 2)
+        for value, another in product(CHOICES[one], CHOICES[other])
+    ]
+
+
+def cover() -> list[Answers]:
+    """Return few sets of answers that hold every pair of choices which can be made together."""
+    rows: list[Answers] = []
+    missing = set(all_pairs())
+    for pair in all_pairs():
+        if pair in missing and (row := next(completions(dict(pair), missing), None)):
+            rows.append(row)
+            missing -= pairs(row)
+    return rows

@@ -1,0 +1,39 @@
+"""Rendering for the tests: through Copier's API, from a plain folder, without trust."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import copier
+import pytest
+from answers import ROOT, Render
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template without its git history: Copier would clone that for each render."""
+    folder = tmp_path_factory.mktemp("source")
+    shutil.copy(ROOT / "copier.yml", folder)
+    for part in ("data", "includes", "template"):
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def render(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """Render a new project: `render(database="postgresql")`."""
+
+    def render(folder: str = "my-flows", **answers: Any) -> Path:
+        project = tmp_path_factory.mktemp("render") / folder
+        no_prefills = copier.Settings()  # not those of whoever runs the tests
+        copier.run_copy(str(source), project, answers, defaults=True, quiet=True, settings=no_prefills)
+        return project
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def project(render: Render) -> Path:
+    """The project of all defaults; tests only read it."""
+    return render()
