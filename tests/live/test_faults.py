@@ -1,0 +1,138 @@
+"""What goes wrong is told in one line with the remedy, and nothing is lost or left running."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from demo import Dev
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def answering(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of an API that answers everything with the status in the test's parameter."""
+
+    class Stub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(request.param)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"detail": "no"}')
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/api"
+    server.shutdown()
+
+
+def ops(project: Path, env: dict[str, str], command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    wanted = {"ALERT_WEBHOOK_URL": "http://127.0.0.1:9/", "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T/B/X"}
+    return subprocess.run(
+        [".venv/bin/python", "-m", "ops", command],
+        cwd=project,
+        env=env | wanted | settings,
+        capture_output=True,
+        text=True,
+    )
+
+
+def only_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_no_server(project: Path, env: dict[str, str]) -> None:
+    assert "does not answer: start it, or correct PREFECT_API_URL" in only_line(ops(project, env, "plan"))
+
+
+@pytest.mark.parametrize(
+    ("answering", "told"),
+    [(401, "refuses the key: check PREFECT_API_KEY"), (404, "is not a Prefect API: correct PREFECT_API_URL")],
+    indirect=["answering"],
+)
+def test_an_api_that_refuses(answering: str, told: str, project: Path, env: dict[str, str]) -> None:
+    assert told in only_line(ops(project, env, "plan", PREFECT_API_URL=answering))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("SLACK_WEBHOOK_URL", "", "SLACK_WEBHOOK_URL is not set"),
+        ("SLA_MINUTES", "0", "SLA_MINUTES: Input should be greater than or equal to"),
+        ("SLA_MINUTES", "soon", "SLA_MINUTES: Input should be a valid number"),
+        ("PREFECT_ENV", "pord", "PREFECT_ENV: Value error, choose one of dev, staging, prod"),
+    ],
+)
+def test_a_setting_that_does_not_fit(
+    setting: str, value: str, told: str, project: Path, env: dict[str, str], api: object
+) -> None:
+    line = only_line(ops(project, env, "plan", PREFECT_API_URL=api.env["PREFECT_API_URL"], **{setting: value}))  # ty: ignore
+    assert told in line
+    assert "in .env" in line
+
+
+def test_a_pool_that_is_not_declared(project: Path, env: dict[str, str], api: object) -> None:
+    file = project / "prefect.yaml"
+    before = file.read_text()
+    file.write_text(before.replace('    name: "my-flows"', '    name: "my-flow"'))
+    try:
+        done = ops(project, env, "plan", PREFECT_API_URL=api.env["PREFECT_API_URL"])  # ty: ignore
+    finally:
+        file.write_text(before)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 3, done.stderr  # one for each deployment
+    assert all("work pool my-flow is not declared" in line and "did you mean my-flows?" in line for line in lines)
+
+
+def started_in(home: Path) -> list[int]:
+    """Return the processes whose Prefect home is `home`."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if f"PREFECT_HOME={home}\0".encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def test_a_killed_dev_is_cleaned_up_by_the_next(project: Path, env: dict[str, str], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
+    with socket.socket() as usual:  # the usual port is taken, by this test or by somebody else
+        usual.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            usual.bind(("127.0.0.1", 4200))
+            usual.listen()
+        except OSError:
+            pass
+        first = Dev(copy, env, show=False)
+        first.wait_for("Port 4200 is taken, so the server gets", 60)
+        first.wait_for("^Ready", 240)
+        os.killpg(first.process.pid, signal.SIGKILL)
+        first.process.wait()
+        assert started_in(copy / ".prefect"), "server and worker have outlived `make dev`"
+
+        second = Dev(copy, env, show=False)
+        second.wait_for("Stopping what an earlier `make dev` left", 60)
+        second.wait_for("^Ready", 240)
+        second.stop()
+    assert second.process.returncode is not None
+    assert started_in(copy / ".prefect") == []

@@ -1,0 +1,676 @@
+"""What `python -m ops` does to a real server: all that is declared, once, and nothing to anything else."""
+
+import json
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ops_server import AUTH, SECRET, SETTINGS, Answer, Forks, Project, Server
+
+pytestmark = pytest.mark.live
+
+SAMPLE_FLOW = """\
+from prefect import flow
+
+
+@flow
+def sample(region: str = "eu", batch_size: int = 10, tables: list[str] | None = None) -> None:
+    pass
+"""
+LIMITS = 'TAG_LIMITS = {"warehouse": 3}'
+VARIABLES = 'VARIABLES = [VariableCreate(name="threshold", value={"eu": 5})]'
+QUEUES = 'WORK_QUEUES = {PROJECT: [WorkQueueCreate(name="urgent", concurrency_limit=2)]}'
+NIGHTLY = {
+    "name": "nightly",
+    "entrypoint": "flows.sample.sample",
+    "description": "Every night",
+    "parameters": {"region": "eu", "tables": ["z", "a"]},
+    "schedules": [
+        {"slug": "night", "cron": "0 2 * * *"},
+        {"slug": "noon", "cron": "0 12 * * *", "parameters": {"batch_size": 5}},
+        {"slug": "often", "interval": 900, "anchor_date": "2026-01-01"},
+        {"slug": "weekdays", "rrule": "FREQ=WEEKLY;BYDAY=MO,TU", "timezone": "Europe/Oslo"},
+    ],
+    "concurrency_limit": 2,
+    "work_pool": {"name": "my-flows"},
+}
+ORDERS = {
+    "name": "orders",
+    "entrypoint": "flows.sample.sample",
+    "work_pool": {"name": "my-flows", "job_variables": {"env": {"T": "{{ prefect.blocks.secret.etl-source-token }}"}}},
+    "triggers": [
+        {
+            "match": {"prefect.resource.id": "shop.*"},
+            "expect": ["order.arrived"],
+            "parameters": {"tables": ["z", "a", "{{ event.resource.id }}"]},
+        }
+    ],
+}
+EVERY_KIND = {
+    "work pool",
+    "work queue",
+    "global concurrency limit",
+    "tag limit",
+    "variable",
+    "block",
+    "deployment",
+    "automation",
+}
+MANY = [
+    {**NIGHTLY, "name": f"nightly-{number:02}", "schedules": [{"slug": "night", "cron": f"{number} 2 * * *"}]}
+    for number in range(60)
+]
+
+
+@pytest.fixture(scope="module")
+def server(project: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    clean = {name: value for name, value in env.items() if not name.startswith("PREFECT_")}
+    server = Server(project / ".venv/bin/python", tmp_path_factory.mktemp("ops-server"), clean)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def forks(project: Path, env: dict[str, str], server: Server) -> Iterator[Forks]:
+    forks = Forks(project / ".venv/bin/python", env | {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": AUTH})
+    yield forks
+    forks.stop()
+
+
+@pytest.fixture
+def ops(project: Path, env: dict[str, str], server: Server, forks: Forks, tmp_path: Path) -> Iterator[Project]:
+    """A project that declares at least one object of each kind; afterwards, the server has none of it."""
+    here = env | {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": AUTH}
+    ops = Project(project, forks, here).copy(tmp_path / "my-flows", "my-flows")
+    (ops.folder / "flows/sample.py").write_text(SAMPLE_FLOW)
+    declare_each_kind(ops)
+    yield ops
+    declare_each_kind(ops)
+    succeeds(ops("destroy", "--yes"))
+
+
+def declare_each_kind(ops: Project) -> None:
+    ops.declare("limits", LIMITS)
+    ops.declare("variables", VARIABLES)
+    ops.declare("work_pools", QUEUES)
+    ops.declare("blocks", "")
+    ops.deploy(NIGHTLY, ORDERS)
+
+
+@pytest.fixture
+def other(ops: Project, tmp_path: Path) -> Iterator[Project]:
+    """A second project on the same server, whose name begins with that of the first."""
+    other = ops.copy(tmp_path / "my-flows-2", "my-flows-2")
+    other.declare("limits", 'GLOBAL_CONCURRENCY_LIMITS = []\nTAG_LIMITS = {"warehouse-2": 3}')
+    other.declare("variables", 'VARIABLES = [VariableCreate(name="threshold_2", value=5)]')
+    other.declare("blocks", 'BLOCKS["their-token"] = BLOCKS.pop("etl-source-token")')
+    other.deploy({**NIGHTLY, "name": "nightly-2", "work_pool": {"name": "my-flows-2"}})
+    yield other
+    other("destroy", "--yes")
+
+
+@pytest.fixture
+def applied(ops: Project) -> Project:
+    succeeds(ops("apply", "--yes"))
+    return ops
+
+
+def succeeds(answer: Answer) -> Answer:
+    assert answer.code == 0, answer.out + answer.err
+    return answer
+
+
+def is_clear(answer: Answer, code: int) -> list[str]:
+    """Return the lines of an error, which is told without a traceback."""
+    assert answer.code == code, answer.out + answer.err
+    assert "Traceback" not in answer.err
+    return answer.err.splitlines()
+
+
+def tells(answer: Answer, *lines: str) -> None:
+    missing = [line for line in lines if line not in answer.lines]
+    assert not missing, f"{missing} not in\n{answer.out}{answer.err}"
+
+
+def plan_is_empty(ops: Project, **env: str) -> bool:
+    plan = ops("plan", **env)
+    assert plan.code == 0, plan.out + plan.err
+    assert not plan.writes
+    return "0 to create, 0 to update" in plan.out and "0 not declared any more" in plan.out
+
+
+def find(server: Server, path: str, **fields: Any) -> dict[str, Any]:
+    """Return the one object of a collection that has `fields`."""
+    (found,) = [one for one in server("POST", f"{path}/filter", {}) if fields.items() <= one.items()]
+    return found
+
+
+def everything(server: Server) -> dict[str, list[str]]:
+    """Return the names of all that the server holds."""
+    paths = ("work_pools", "v2/concurrency_limits", "concurrency_limits", "variables", "block_documents", "deployments")
+    return {
+        path: sorted(
+            one.get("tag") or "/".join(filter(None, [one.get("work_pool_name"), one["name"]]))
+            for one in server("POST", f"/{path}/filter", {})
+        )
+        for path in (*paths, "automations", "work_queues")
+    }
+
+
+# --- apply, twice ------------------------------------------------------------------------------------
+
+
+def test_the_second_apply_writes_nothing_and_asks_little(ops: Project) -> None:
+    ops.deploy(*MANY, ORDERS)
+    planned = ops("plan")
+    assert planned.code == 2
+    assert not planned.writes
+    first = succeeds(ops("apply", "--yes"))
+    created = [re.match(r"\+ (.*)", line) for line in first.lines]
+    assert {kind for kind in EVERY_KIND if any(line and line[1].startswith(kind) for line in created)} == EVERY_KIND
+    assert plan_is_empty(ops)
+    second = succeeds(ops("apply", "--yes"))
+    assert second.writes == []
+    assert re.search(r"^0 written, \d\d unchanged$", second.out, re.M)
+    assert len(second.requests) <= 15, second.requests
+
+
+def test_what_is_changed_by_hand_is_shown_and_taken_back(applied: Project, server: Server) -> None:
+    webhook = find(server, "/block_documents", name="my-flows-webhook")
+    deployment = server("GET", "/deployments/name/sample/nightly")
+    night = next(schedule for schedule in deployment["schedules"] if schedule["slug"] == "night")
+    sla = find(server, "/automations", name="my-flows: sla")
+    trigger = sla["trigger"] | {"within": 77}
+    kept = ("name", "enabled", "actions", "actions_on_trigger", "actions_on_resolve", "tags")
+    server("PATCH", "/work_pools/my-flows", {"concurrency_limit": 99})
+    server("PATCH", "/work_pools/my-flows/queues/urgent", {"concurrency_limit": 9})
+    server(
+        "PATCH",
+        f"/v2/concurrency_limits/{find(server, '/v2/concurrency_limits', name='etl-load')['id']}",
+        {"limit": 50},
+    )
+    server("POST", "/concurrency_limits/", {"tag": "warehouse", "concurrency_limit": 30})
+    server("PATCH", f"/variables/{find(server, '/variables', name='threshold')['id']}", {"value": {"eu": 6}})
+    server("PATCH", f"/block_documents/{webhook['id']}", {"data": {"url": "http://127.0.0.1:9/by-hand"}})
+    server(
+        "PATCH",
+        f"/deployments/{deployment['id']}",
+        {"description": "by hand", "parameters": {"region": "us", "tables": ["a", "z"]}, "concurrency_limit": 5},
+    )
+    server(
+        "PATCH",
+        f"/deployments/{deployment['id']}/schedules/{night['id']}",
+        {"schedule": {"cron": "5 5 * * *", "timezone": "UTC"}},
+    )
+    body = {name: sla[name] for name in kept} | {"trigger": trigger, "description": "by hand"}
+    server("PUT", f"/automations/{sla['id']}", body)
+
+    check = applied("check")
+    assert check.code == 2
+    assert not check.writes
+    tells(
+        check,
+        "~ work pool my-flows",
+        "concurrency_limit: 99 -> 10",
+        "~ work queue my-flows/urgent",
+        "concurrency_limit: 9 -> 2",
+        "~ global concurrency limit etl-load",
+        "limit: 50 -> 2",
+        "~ tag limit warehouse",
+        "concurrency_limit: 30 -> 3",
+        "~ variable threshold",
+        "value.eu: 6 -> 5",
+        "~ block webhook/my-flows-webhook",
+        "data.url changes",
+        "~ deployment sample/nightly",
+        "description: by hand -> Every night",
+        "parameters.region: us -> eu",
+        "parameters.tables: ['a', 'z'] -> ['z', 'a']",
+        "concurrency_limit: 5 -> 2",
+        "schedules.night.schedule.cron: 5 5 * * * -> 0 2 * * *",
+        "~ automation my-flows: sla",
+        "trigger.within: 77.0 -> 12.0",
+        "0 to create, 8 to update, 6 unchanged, 0 not declared any more",
+    )
+    writes = succeeds(applied("apply", "--yes")).writes
+    assert len(writes) == 10, writes  # one each, a second for the block, one for the schedule
+    assert plan_is_empty(applied)
+    assert server("GET", "/deployments/name/sample/nightly")["parameters"] == NIGHTLY["parameters"]
+
+
+# --- whose it is -------------------------------------------------------------------------------------
+
+
+def test_only_what_this_project_no_longer_declares_is_pruned(
+    applied: Project, other: Project, server: Server, request: pytest.FixtureRequest
+) -> None:
+    succeeds(other("apply", "--yes"))
+    theirs = {"tags": ["project:another"]}
+    server("POST", "/variables/", {"name": "threshold_3", "value": 1, **theirs})
+    request.addfinalizer(lambda: server("DELETE", "/variables/name/threshold_3"))
+    both = everything(server)
+
+    applied.declare("limits", "GLOBAL_CONCURRENCY_LIMITS = []")
+    applied.declare("variables", "")
+    applied.declare("work_pools", "")
+    applied.declare("blocks", 'del BLOCKS["etl-source-token"]')
+    applied.deploy(NIGHTLY)
+    gone = (
+        "- work queue my-flows/urgent",
+        "- global concurrency limit etl-load",
+        "- tag limit warehouse",
+        "- variable threshold",
+        "- block secret/etl-source-token",
+        "- deployment sample/orders",
+        "- automation sample/orders__automation_1",
+    )
+    plan = applied("plan")
+    assert plan.code == 2
+    tells(plan, *gone, f"0 to create, 0 to update, 7 unchanged, {len(gone)} not declared any more")
+    assert not applied("apply", "--yes").writes
+    asked = applied("prune")
+    tells(asked, *gone)
+    assert asked.code == 2
+    assert not asked.writes
+    succeeds(applied("prune", "--yes"))
+    assert plan_is_empty(applied)
+    assert plan_is_empty(other)
+    after = everything(server)
+    lost = {path: sorted(set(names) - set(after[path])) for path, names in both.items()}
+    assert {path: names for path, names in lost.items() if names} == {
+        "v2/concurrency_limits": ["etl-load", "tag:warehouse"],
+        "concurrency_limits": ["warehouse"],
+        "variables": ["threshold"],
+        "block_documents": ["etl-source-token"],
+        "deployments": ["my-flows/orders"],
+        "automations": ["sample/orders__automation_1"],
+        "work_queues": ["my-flows/urgent"],
+    }
+
+    succeeds(applied("destroy", "--yes"))
+    left = everything(server)
+    assert not [name for names in left.values() for name in names if name.endswith(("my-flows", "nightly"))]
+    assert "ops-registry-my-flows-2" in left["variables"]
+    assert "threshold_3" in left["variables"]
+    assert plan_is_empty(other)
+    succeeds(other("destroy", "--yes"))
+    assert everything(server)["variables"] == ["threshold_3"]
+
+
+def test_what_belongs_to_another_project_is_a_fault(applied: Project, other: Project) -> None:
+    declare_each_kind(other)
+    other.deploy({**NIGHTLY, "work_pool": {"name": "my-flows-2"}})
+    refused = other("apply", "--yes")
+    faults = is_clear(refused, 1)
+    assert len(faults) == 5
+    for name in (
+        "global concurrency limit etl-load",
+        "tag limit warehouse",
+        "variable threshold",
+        "block secret/etl-source-token",
+        "deployment sample/nightly",
+    ):
+        assert f"{name} belongs to the project my-flows on this server: choose another name" in faults
+    assert not refused.writes
+    assert plan_is_empty(applied)
+
+
+def test_a_queue_or_an_automation_of_somebody_else_is_not_touched(applied: Project, server: Server) -> None:
+    """Names of automations are not unique, and everybody may add queues to a pool."""
+    mine = find(server, "/automations", name="my-flows: sla")
+    core = {name: mine[name] for name in ("name", "trigger", "actions")}
+    theirs = server("POST", "/automations/", core | {"description": "theirs"})
+    server("POST", "/work_pools/my-flows/queues", {"name": "by-hand"})
+    assert plan_is_empty(applied)
+    succeeds(applied("destroy", "--yes"))
+    assert [one["id"] for one in server("POST", "/automations/filter", {})] == [theirs["id"]]
+    server("DELETE", f"/automations/{theirs['id']}")
+
+
+# --- what operators do by hand -----------------------------------------------------------------------
+
+
+def test_what_was_paused_by_hand_stays_paused(applied: Project, server: Server) -> None:
+    before = server("GET", "/deployments/name/sample/nightly")
+    ids = {schedule["slug"]: schedule["id"] for schedule in before["schedules"]}
+    server("PATCH", f"/deployments/{before['id']}/schedules/{ids['night']}", {"active": False})
+    sla = find(server, "/automations", name="my-flows: sla")
+    server("PATCH", f"/automations/{sla['id']}", {"enabled": False})
+    changed = [{"slug": "night", "cron": "30 2 * * *"}, {"slug": "new", "cron": "0 5 * * *"}]
+    applied.deploy({**NIGHTLY, "description": "Changed", "schedules": [*changed, *NIGHTLY["schedules"][2:]]}, ORDERS)
+    longer = {"SLA_MINUTES": "9"}
+
+    plan = applied("plan", **longer)
+    tells(
+        plan,
+        "! deployment sample/nightly: schedule night is paused on the server and stays so",
+        "! automation my-flows: sla is paused on the server and stays so",
+        "schedules.night.schedule.cron: 0 2 * * * -> 30 2 * * *",
+        "description: Every night -> Changed",
+        "trigger.within: 12.0 -> 540.0",
+    )
+    assert not [line for line in plan.lines if "often" in line or "weekdays" in line]
+    succeeds(applied("apply", "--yes", **longer))
+    after = server("GET", "/deployments/name/sample/nightly")
+    schedules = {schedule["slug"]: schedule for schedule in after["schedules"]}
+    assert set(schedules) == {"night", "new", "often", "weekdays"}
+    assert not schedules["night"]["active"]
+    assert schedules["night"]["id"] == ids["night"]
+    assert schedules["night"]["schedule"]["cron"] == "30 2 * * *"
+    assert schedules["new"]["active"]
+    assert schedules["often"]["updated"] == next(
+        schedule["updated"] for schedule in before["schedules"] if schedule["slug"] == "often"
+    )
+    again = server("GET", f"/automations/{sla['id']}")
+    assert not again["enabled"]
+    assert again["trigger"]["within"] == 540
+    assert plan_is_empty(applied, **longer)
+
+    applied.deploy({**NIGHTLY, "schedules": []}, ORDERS)
+    succeeds(applied("apply", "--yes", **longer))
+    assert server("GET", "/deployments/name/sample/nightly")["schedules"] == []
+
+
+# --- faults ------------------------------------------------------------------------------------------
+
+
+def test_all_faults_are_told_and_nothing_is_written(ops: Project) -> None:
+    ten = [{**NIGHTLY, "name": f"nightly-{number}"} for number in range(10)]
+    ten[7] |= {"parameters": {"regio": "eu"}}
+    ops.deploy(*ten)
+    ops.declare("limits", "GLOBAL_CONCURRENCY_LIMITS *= 2")
+    refused = ops("apply", "--yes", SLACK_WEBHOOK_URL="")
+    assert is_clear(refused, 1) == [
+        "global concurrency limit etl-load is declared twice",
+        "deployment nightly-7: unknown parameter regio, did you mean region?",
+        "automations need block my-flows-slack: SLACK_WEBHOOK_URL is not set: Slack > your app > Incoming Webhooks >"
+        " Add New Webhook. Set it in .env or in the environment",
+    ]
+    assert not refused.writes
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "told"),
+    [
+        ("blocks", 'BLOCKS["Bad_Name"] = BLOCKS.pop("etl-source-token")', "block Bad_Name: "),
+        (
+            "work_pools",
+            'WORK_QUEUES = {"no-such-pool": [WorkQueueCreate(name="urgent")]}',
+            "work queues of no-such-pool: that work pool is not declared",
+        ),
+    ],
+    ids=["a name that is refused", "a queue of a pool that is not declared"],
+)
+def test_a_declaration_that_the_server_would_refuse(ops: Project, module: str, text: str, told: str) -> None:
+    ops.deploy(NIGHTLY)
+    ops.declare(module, text)
+    refused = ops("apply", "--yes")
+    (line,) = is_clear(refused, 1)
+    assert told in line
+    assert not refused.writes
+
+
+def test_what_prefect_yaml_says_of_triggers_and_of_the_environment(ops: Project, server: Server) -> None:
+    filled = {**NIGHTLY, "version": "{{ $BUILD }}", "tags": ["{{ HOME }}"], "schedules": []}
+    ops.deploy(filled, ORDERS)
+    assert is_clear(ops("apply", "--yes"), 1) == ["deployment nightly: environment variable BUILD is not set"]
+    succeeds(ops("apply", "--yes", BUILD="b17"))
+    deployment = server("GET", "/deployments/name/sample/nightly")
+    assert deployment["version"] == "b17"
+    assert set(deployment["tags"]) == {"project:my-flows", "{{ HOME }}"}  # not a variable of the environment
+
+    before = find(server, "/automations", name="sample/orders__automation_1")
+    assert before["actions"][0]["parameters"] == ORDERS["triggers"][0]["parameters"]
+    (trigger,) = ORDERS["triggers"]
+    ops.deploy(filled, {**ORDERS, "triggers": [trigger | {"expect": ["order.paid"]}]})
+    succeeds(ops("apply", "--yes", BUILD="b17"))
+    after = find(server, "/automations", name="sample/orders__automation_1")
+    assert after["id"] == before["id"]
+    assert after["trigger"]["expect"] == ["order.paid"]
+    assert plan_is_empty(ops, BUILD="b17")
+
+    inner = {"match": trigger["match"], "expect": ["a"], "mach": {"a": "b"}}
+    nested = {"type": "compound", "require": "all", "triggers": [inner]}
+    for wrong, told in ((trigger | {"expects": ["x"]}, "expects"), (nested, "mach")):
+        ops.deploy(filled, {**ORDERS, "triggers": [wrong]})
+        (line,) = is_clear(ops("plan", BUILD="b17"), 1)
+        assert line.startswith(f"deployment orders: trigger 1: unknown key {told}, did you mean ")
+
+
+# --- a server that dies, stops, or is in use -----------------------------------------------------------
+
+
+def begin(ops: Project, deployments: int) -> subprocess.Popen[str]:
+    """Start an apply of many deployments and return it when so many are written."""
+    process = ops.start("apply", "--yes")
+    assert process.stdout
+    while deployments:
+        line = process.stdout.readline()
+        assert line, process.communicate()
+        deployments -= line.startswith("+ deployment")
+    return process
+
+
+def test_a_server_killed_in_the_middle(ops: Project, server: Server) -> None:
+    ops.deploy(*MANY)
+    process = begin(ops, 10)
+    server.kill()
+    out, err = process.communicate(timeout=60)
+    server.start()
+    lines = is_clear(Answer(process.returncode, out, err), 1)
+    assert len(lines) <= 17
+    assert all(line.startswith("deployment sample/nightly-") and "does not answer" in line for line in lines[:-1])
+    assert re.fullmatch(r"\d+ of 71 objects were written, the rest was not: run the command again to finish", lines[-1])
+    written = int(lines[-1].split()[0])
+    second = succeeds(ops("apply", "--yes"))
+    counts = re.search(r"^(\d+) written, (\d+) unchanged$", second.out, re.M)
+    assert counts
+    assert written <= int(counts[2]) + 1
+    assert int(counts[1]) + int(counts[2]) == 71
+    assert plan_is_empty(ops)
+
+
+def test_ctrl_c_in_the_middle(ops: Project) -> None:
+    ops.deploy(*MANY)
+    process = begin(ops, 5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    (line,) = is_clear(Answer(process.returncode, out, err), 130)
+    assert line == "Stopped. What was written stays: run the command again to finish"
+    plan = ops("plan")
+    assert plan.code == 2
+    assert 0 < plan.out.count("+ deployment") < 60
+    succeeds(ops("apply", "--yes"))
+    assert plan_is_empty(ops)
+
+
+def test_two_applies_at_once(ops: Project, server: Server) -> None:
+    ops.deploy(*MANY[:20], ORDERS)
+    processes = [ops.start("apply", "--yes") for _ in range(2)]
+    answers = [Answer(process.wait(), *process.communicate()) for process in processes]
+    for answer in answers:
+        assert answer.code in (0, 1), answer
+        assert "Traceback" not in answer.out + answer.err
+    succeeds(ops("apply", "--yes"))
+    assert plan_is_empty(ops)
+    names = [automation["name"] for automation in server("POST", "/automations/filter", {})]
+    assert sorted(names) == ["my-flows: failure", "my-flows: sla", "my-flows: success", "sample/orders__automation_1"]
+
+
+def test_automations_made_twice_are_pruned(applied: Project, server: Server) -> None:
+    mine = find(server, "/automations", name="my-flows: sla")
+    server("POST", "/automations/", {name: mine[name] for name in ("name", "trigger", "actions", "tags")})
+    plan = applied("plan")
+    tells(plan, "- automation my-flows: sla", "0 to create, 0 to update, 14 unchanged, 1 not declared any more")
+    succeeds(applied("prune", "--yes"))
+    assert find(server, "/automations", name="my-flows: sla")["id"] == mine["id"]
+    assert plan_is_empty(applied)
+
+
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest, server: Server) -> Iterator[str]:
+    """The address of the server behind a proxy that tells the version in the test's parameter."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/api/admin/version":
+                status, body = 200, json.dumps(request.param).encode()
+            else:
+                sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                headers = {"Content-Type": "application/json"}
+                answer = server.client.request(self.command, server.url + self.path[4:], content=sent, headers=headers)
+                status, body = answer.status_code, answer.content
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{proxy.server_port}/api"
+    proxy.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("proxy", "code", "told"),
+    [
+        ("3.8.1", 2, "! the server runs Prefect 3.8.1, this project"),
+        ("2.20.3", 1, "the server runs Prefect 2.20.3, this project"),
+    ],
+    indirect=["proxy"],
+)
+def test_a_server_of_another_version(proxy: str, code: int, told: str, ops: Project) -> None:
+    plan = ops.run("plan", PREFECT_API_URL=proxy)
+    assert plan.code == code, plan.out + plan.err
+    (line,) = [line for line in plan.lines if "the server runs" in line]
+    assert line.startswith(told)
+    assert "Traceback" not in plan.err
+
+
+def test_a_key_that_is_refused(ops: Project) -> None:
+    (line,) = is_clear(ops.run("plan", PREFECT_API_AUTH_STRING="admin:wrong"), 1)
+    assert "refuses the key: check PREFECT_API_KEY or PREFECT_API_AUTH_STRING in .env" in line
+    assert ops.run("plan").code == 2
+
+
+# --- secrets -----------------------------------------------------------------------------------------
+
+
+def test_secrets_never_show(applied: Project, server: Server) -> None:
+    rotated = {name: value.replace(SECRET, "canary4712") for name, value in SETTINGS.items() if SECRET in value}
+    answers = [applied(*command, **rotated) for command in (["plan"], ["plan", "--json"], ["plan", "--markdown"])]
+    plan, as_json, _ = answers
+    assert [line for line in plan.lines if line.endswith(" changes")] == [
+        "data.value changes",
+        "data.url changes",
+        "data.url changes",
+    ]
+    assert {change["action"] for change in json.loads(as_json.out)["changes"]} == {"update", "unchanged"}
+    answers += [applied("apply", "--yes", **rotated), applied("doctor", **rotated), applied("check", **rotated)]
+    invalid = applied("plan", SLACK_WEBHOOK_URL=f"canary4712{' ' * 3}")
+    answers.append(invalid)
+    assert plan_is_empty(applied, **rotated)
+    shown = "".join(answer.out + answer.err for answer in answers) + server.log.read_text()
+    assert "canary" not in shown
+    reference = server("GET", "/deployments/name/sample/orders")["job_variables"]["env"]["T"]
+    assert reference == "{{ prefect.blocks.secret.etl-source-token }}"
+
+
+def test_a_secret_in_what_the_server_refuses_does_not_show(ops: Project) -> None:
+    ops.declare("blocks", 'BLOCKS["x" * 300] = BLOCKS.pop("etl-source-token")')
+    ops.deploy(NIGHTLY)
+    refused = ops("apply", "--yes")
+    if refused.code:
+        is_clear(refused, 1)
+    assert SECRET not in refused.out + refused.err
+
+
+def test_a_block_without_its_setting_is_kept(applied: Project) -> None:
+    plan = applied("plan", ETL_SOURCE_TOKEN="")
+    assert plan.code == 0
+    tells(plan, "0 to create, 0 to update, 13 unchanged, 0 not declared any more")
+    assert [line for line in plan.lines if line.startswith("! block etl-source-token is left out: ETL_SOURCE_TOKEN")]
+
+
+# --- parts, forms and ends -----------------------------------------------------------------------------
+
+
+def test_only_a_part(ops: Project, server: Server) -> None:
+    refused = ops("apply", "--yes", "--only", "automation")
+    assert "automation my-flows: sla needs block webhook/my-flows-webhook: apply that first" in is_clear(refused, 1)
+    assert not refused.writes
+    one = succeeds(ops("apply", "--yes", "--only", "variable:threshold"))
+    assert one.writes == ["POST /api/variables/"]
+    tells(one, "+ variable threshold", "1 written, 0 unchanged")
+    kind = succeeds(ops("apply", "--yes", "--only", "block"))
+    assert kind.out.count("+ block") == 3
+    succeeds(ops("apply", "--yes", "--only", "automation:my-flows: sla"))
+    hook = find(server, "/block_documents", name="my-flows-webhook")["id"]
+    actions = find(server, "/automations", name="my-flows: sla")["actions"]
+    assert hook in [action["block_document_id"] for action in actions]
+    (line,) = is_clear(ops("plan", "--only", "variables"), 1)
+    assert line.startswith("--only variables: there is no such object; give KIND or KIND:NAME, where KIND is one of")
+
+
+def test_the_forms_of_a_plan(ops: Project) -> None:
+    as_json = json.loads(ops("plan", "--json").out)
+    assert {change["kind"] for change in as_json["changes"]} == EVERY_KIND
+    assert as_json["summary"] == "14 to create, 0 to update, 0 unchanged, 0 not declared any more"
+    succeeds(ops("apply", "--yes"))
+    ops.deploy({**NIGHTLY, "description": "Changed"}, ORDERS)
+    ops.declare("variables", 'VARIABLES = [VariableCreate(name="other", value=1)]')
+    lines = ops("plan", "--markdown").out.splitlines()
+    assert lines == [
+        "**Prefect plan**: 1 to create, 1 to update, 12 unchanged, 1 not declared any more",
+        "",
+        "```diff",
+        "+ variable other",
+        "- variable threshold",
+        "! deployment sample/nightly",
+        "    description: Every night -> Changed",
+        "```",
+    ]
+
+
+def test_destroy_forgets_what_others_deleted(applied: Project, server: Server) -> None:
+    """Also the default queue, which belongs to its pool, and marks of objects that are gone."""
+    applied.declare("work_pools", QUEUES.replace("[Work", '[WorkQueueCreate(name="default", priority=5), Work'))
+    succeeds(applied("apply", "--yes"))
+    server("DELETE", f"/v2/concurrency_limits/{find(server, '/v2/concurrency_limits', name='etl-load')['id']}")
+    server("DELETE", "/work_pools/my-flows/queues/urgent")
+    asked = applied("destroy")
+    assert asked.code == 2
+    assert not asked.writes
+    succeeds(applied("destroy", "--yes"))
+    left = everything(server)
+    assert [name for names in left.values() for name in names] == []
+    assert "Nothing to delete" in succeeds(applied("destroy", "--yes")).out
+
+
+def test_doctor(applied: Project, server: Server) -> None:
+    doctor = applied("doctor")
+    assert doctor.code == 1
+    tells(
+        doctor, "wrong work pool my-flows: 0 workers online: make worker", "ok    0 objects differ from the repository"
+    )
+    deployment = server("GET", "/deployments/name/sample/nightly")
+    server("PATCH", f"/deployments/{deployment['id']}", {"description": "by hand"})
+    tells(applied("doctor"), "wrong 1 objects differ from the repository: see make plan")
+    missing = applied("doctor", SLACK_WEBHOOK_URL="")
+    assert missing.code == 1
+    assert any(line.startswith("wrong automations need block my-flows-slack") for line in missing.lines)
