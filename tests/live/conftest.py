@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import pytest
 from demo import Dev, render, without_prefect_settings
 
 SLA_SECONDS = 12
+# What starts the tests in the background has them ignore Ctrl-C, and so would everything that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOW_FLOW = """\
 import time
