@@ -1,6 +1,7 @@
 """The command line: `python -m ops COMMAND`."""
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -9,8 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
+
+from ops.settings import OpsError, Settings, faults_of
 
 if TYPE_CHECKING:  # at run time the commands import it: --help stays fast, and `dev` sets its environment first
     from prefect.client.orchestration import PrefectClient
@@ -49,7 +53,6 @@ def run(work: "Callable[[PrefectClient], Awaitable[Result]]") -> "Result":
 
 def make_plan(only: str = "") -> "tuple[Declared, Plan]":
     from ops.reconcile import Declared, make_plan
-    from ops.settings import Settings
 
     declared = Declared(Settings())
     return declared, run(lambda client: make_plan(client, declared, only))
@@ -149,7 +152,6 @@ def doctor() -> None:
 def worker() -> None:
     """Start a worker for this project's work pool, here; Ctrl-C stops it."""
     from ops.declared import Declared
-    from ops.settings import Settings
 
     name, pool = next(iter(Declared(Settings()).objects["work pool"].items()))
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", name, "--type", pool["type"]]
@@ -174,19 +176,11 @@ def local(context: typer.Context) -> None:
 
 
 def main() -> None:
-    from pydantic import ValidationError
-
+    gc.set_threshold(50_000)  # importing Prefect makes many objects and no garbage
     try:
         app()
-    except ValidationError as error:  # a setting
-        for problem in error.errors():
-            name = ".".join(map(str, problem["loc"])).upper()
-            errors.print(f"[red]{name}: {escape(problem['msg'])}. Correct it in .env or in the environment[/]")
-        sys.exit(1)
-    except Exception as error:
-        if not (faults := getattr(error, "faults", None)):
-            raise
-        for fault in faults:
+    except (OpsError, ValidationError) as error:
+        for fault in faults_of(error):
             errors.print(f"[red]{escape(fault)}[/]")
         sys.exit(1)
 

@@ -8,19 +8,9 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectAlreadyExists, PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
+from ops.settings import OpsError, problems
+
 FAILURES = (httpx.HTTPError, PrefectException)  # of a request: Prefect wraps some answers
-
-
-class OpsError(Exception):
-    """Something that stops the command.
-
-    Attributes:
-        faults: one line each, saying what is wrong and what to do
-    """
-
-    def __init__(self, *faults: str) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
 
 
 def api_url() -> str:
@@ -79,8 +69,7 @@ def explain(error: Exception) -> str:
     try:
         answer = error.response.json()
         detail = answer.get("detail") or answer.get("exception_detail") or answer.get("exception_message")
-        if isinstance(detail, list):  # without the input, which may be a secret
-            detail = "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in detail)
+        detail = "; ".join(problems(detail)) if isinstance(detail, list) else detail
     except (ValueError, AttributeError, LookupError, TypeError):
         detail = error.response.reason_phrase
     return f"The Prefect API answers {status} to {error.request.method} {path}: {' '.join(str(detail).split())}"

@@ -10,13 +10,12 @@ from prefect.blocks.core import Block
 from pydantic import BaseModel, ValidationError
 
 from ops import deployments
-from ops.api import OpsError
 from ops.automations import automations
 from ops.blocks import BLOCKS
 from ops.environments import ENVIRONMENTS
 from ops.kinds import KINDS, Fields, automation_fields
 from ops.limits import GLOBAL_CONCURRENCY_LIMITS, TAG_LIMITS
-from ops.settings import PROJECT_TAG, MissingSetting, Settings
+from ops.settings import PROJECT_TAG, MissingSetting, OpsError, Settings, problems
 from ops.variables import VARIABLES
 from ops.work_pools import WORK_POOLS, WORK_QUEUES
 
@@ -78,8 +77,7 @@ class Declared:
             self.left_out[name] = str(error)
             self.notes.append(f"block {name} is left out: {error}")
         except Exception as error:  # whatever a block raises; its own text may repeat the input, a secret
-            problems = error.errors(include_input=False) if isinstance(error, ValidationError) else []
-            what = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems) or type(error).__name__
+            what = "; ".join(problems(error.errors())) if isinstance(error, ValidationError) else type(error).__name__
             self.left_out[name] = what
             self.faults.append(f"block {name}: {what}. Correct its settings in .env")
         else:

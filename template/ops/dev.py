@@ -24,18 +24,12 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
-from ops.settings import PROJECT, ROOT, Settings
+from ops.settings import PROJECT, ROOT, OpsError, Settings
 
 HOME = ROOT / ".prefect"
 STATE = HOME / "dev.json"  # the environment and the processes of the `dev` that runs now
 USUAL_PORT = 4200
 FIRST_RUN = "etl/etl-daily"  # started when its deployment is new on the server
-
-
-class DevError(Exception):
-    def __init__(self, *faults: str) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
 
 
 def free_port(wanted: int = 0) -> int:
@@ -45,7 +39,7 @@ def free_port(wanted: int = 0) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return probe.getsockname()[1]
-    raise DevError("No free port on 127.0.0.1")
+    raise OpsError("No free port on 127.0.0.1")
 
 
 def environment(port: int, receiver: str) -> dict[str, str]:
@@ -100,7 +94,7 @@ def start(console: Console) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise DevError("`make dev` runs already in this project: stop it first (Ctrl-C where it runs)") from error
+            raise OpsError("`make dev` runs already in this project: stop it first (Ctrl-C where it runs)") from error
         stop_leftovers(console)
         # A Ctrl-C at any time, and a plain kill, both end in the `finally` below.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -170,7 +164,7 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
             first_run = None
         for process, name in ((server, "server"), (worker, "worker")):
             if process.poll() is not None:
-                raise DevError(
+                raise OpsError(
                     f"The {name} ended with exit code {process.returncode}: see above and .prefect/server.log"
                 )
         time.sleep(0.5)
@@ -205,7 +199,7 @@ def final_state(url: str) -> str | None:
 
 
 def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when our server answers; raise DevError with the end of its log when it ends or takes 3 minutes.
+    """Return when our server answers; raise OpsError with the end of its log when it ends or takes 3 minutes.
 
     Another one may have taken the port since it was found free: ours is the one with our Prefect home.
     """
@@ -217,7 +211,7 @@ def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> No
                 return
         time.sleep(0.2)
     tail = log.read_text("utf-8", "replace").splitlines()[-5:]
-    raise DevError("The server did not start. The end of .prefect/server.log:", *tail)
+    raise OpsError("The server did not start. The end of .prefect/server.log:", *tail)
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:
@@ -246,5 +240,5 @@ def run_against(arguments: list[str]) -> int:
     try:
         env = json.loads(STATE.read_text("utf-8"))["env"]
     except (OSError, ValueError) as error:
-        raise DevError("`make dev` is not running in this project: start it first, in another terminal") from error
+        raise OpsError("`make dev` is not running in this project: start it first, in another terminal") from error
     return subprocess.run([sys.executable, "-m", "prefect", *arguments], env=env, cwd=HOME, check=False).returncode

@@ -11,10 +11,10 @@ from prefect.client.schemas.objects import WorkerStatus
 from prefect.settings import get_current_settings
 from pydantic import ValidationError
 
-from ops.api import OpsError, connect
+from ops.api import connect
 from ops.declared import Declared
 from ops.reconcile import make_plan
-from ops.settings import Settings
+from ops.settings import OpsError, Settings, faults_of
 
 
 async def findings() -> AsyncIterator[tuple[bool, str]]:
@@ -42,11 +42,8 @@ async def findings() -> AsyncIterator[tuple[bool, str]]:
                 workers = await client.read_workers_for_work_pool(name)
                 online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
                 yield online > 0, f"work pool {name}: {online} workers online" + ("" if online else ": make worker")
-    except ValidationError as error:
-        for problem in error.errors():
-            yield False, f"{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}. Correct it in .env"
-    except OpsError as error:
-        for fault in error.faults:
+    except (OpsError, ValidationError) as error:
+        for fault in faults_of(error):
             yield False, fault
 
 

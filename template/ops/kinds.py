@@ -30,6 +30,7 @@ class Kind:
         identity: the name of an object, filled from the object as the server returned it
         member: the path of an object, filled likewise
         has_tags: whether ownership is marked with a tag on the object (else in the registry)
+        upserts: whether to create an object that is there changes it
         lenient: fields in which None, empty and missing are the same
     """
 
@@ -38,6 +39,7 @@ class Kind:
     identity: str = "{name}"
     member: str = "{path}/{id}"
     has_tags: bool = False
+    upserts: bool = False
     lenient: Set[str] = frozenset()
 
     def name(self, found: Fields) -> str:
@@ -64,7 +66,10 @@ class Kind:
 
     async def update(self, client: PrefectClient, found: Fields, fields: Fields, changed: Set[str]) -> None:
         """Change an object; of `fields`, all that is declared, only those in `changed` differ."""
-        await send(client, "PATCH", self.url(found), {name: fields[name] for name in sorted(changed)})
+        if self.upserts:
+            await self.create(client, fields)
+        else:
+            await send(client, "PATCH", self.url(found), {name: fields[name] for name in sorted(changed)})
 
     async def delete(self, client: PrefectClient, found: Fields) -> None:
         try:
@@ -101,11 +106,6 @@ class WorkQueues(Kind):
             await super().delete(client, found)
 
 
-class TagLimits(Kind):
-    async def update(self, client: PrefectClient, found: Fields, fields: Fields, changed: Set[str]) -> None:
-        await self.create(client, fields)  # the API creates or updates, by the tag
-
-
 class Blocks(Kind):
     """The declared fields are `block`, the object, and `data`, what it holds, secrets included."""
 
@@ -116,9 +116,6 @@ class Blocks(Kind):
 
     async def create(self, client: PrefectClient, fields: Fields) -> str:
         return str(await fields["block"].asave(fields["name"], overwrite=True, client=client))  # with its type
-
-    async def update(self, client: PrefectClient, found: Fields, fields: Fields, changed: Set[str]) -> None:
-        await self.create(client, fields)
 
 
 @dataclass(eq=False)
@@ -155,6 +152,10 @@ class Deployments(Kind):
         flow = client, body.pop("flow_name")
         if flow not in self.flow_ids:
             self.flow_ids[flow] = (await send(client, "POST", "/flows/", {"name": flow[1]}))["id"]
+        if body["work_queue_name"] == "default":
+            del body["work_queue_name"]
+        # What is empty anyway is not sent: to look at it takes the server a sixth of its time.
+        body = {key: value for key, value in body.items() if value not in NOTHING}
         return await super().create(client, body | {"flow_id": self.flow_ids[flow]})
 
     async def update(self, client: PrefectClient, found: Fields, fields: Fields, changed: Set[str]) -> None:
@@ -226,9 +227,9 @@ KINDS = [
         "work queue", "/work_queues", "{work_pool_name}/{name}", member="/work_pools/{work_pool_name}/queues/{name}"
     ),
     Kind("global concurrency limit", "/v2/concurrency_limits"),
-    TagLimits("tag limit", "/concurrency_limits", "{tag}"),
+    Kind("tag limit", "/concurrency_limits", "{tag}", upserts=True),
     VARIABLES,
-    Blocks("block", "/block_documents", "{block_type[slug]}/{name}"),
+    Blocks("block", "/block_documents", "{block_type[slug]}/{name}", upserts=True),
     Deployments(
         "deployment",
         "/deployments",
