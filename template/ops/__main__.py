@@ -160,6 +160,16 @@ def worker() -> None:
 
 
 @app.command()
+def flow(name: str) -> None:
+    """Add a flow, its test and its deployment."""
+    from ops.flow import add
+
+    for written in add(name):
+        console.print(f"[green]wrote[/] {escape(written)}")
+    console.print("Make them yours, then: make check")
+
+
+@app.command()
 def dev() -> None:
     """Run everything here: a server, its worker, the deployments. Ctrl-C stops it all."""
     from ops.dev import start

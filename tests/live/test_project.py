@@ -1,4 +1,4 @@
-"""Generated projects pass their own checks: format, lint, types, tests, and the tests on a temporary server."""
+"""Generated projects, each with a flow more from `make flow`, pass their own checks: lint, types, tests, server tests."""
 
 import subprocess
 from pathlib import Path
@@ -27,6 +27,10 @@ def test_a_project_passes_its_own_checks(name: str, env: dict[str, str], tmp_pat
     project = tmp_path / name
     render(project, f"project_name={name}", *ANSWERS[name])
     done = subprocess.run(
-        ["make", "--silent", "lint", "test", "test-server"], cwd=project, env=env, capture_output=True, text=True
+        ["make", "--silent", "flow", "lint", "test", "test-server", "NAME=my-flow"],
+        cwd=project,
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
