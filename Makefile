@@ -1,7 +1,7 @@
 # Developing the template. `make help` lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test live lint format bench clean
+.PHONY: help demo test live lint format bench release clean
 PYTHON ?= python3
 export UV_COMPILE_BYTECODE := 1
 
@@ -36,6 +36,11 @@ format: .venv/.synced ## Format the template and its static files
 
 bench: .venv/.synced ## Benchmarks: ratios measured on this machine
 	@.venv/bin/python benchmarks/first_run.py && .venv/bin/python benchmarks/ops_apply.py
+
+release: .venv/.synced ## Check, bump, date the changelog, commit and tag: make release VERSION=0.2.0
+	@.venv/bin/python scripts/release.py --check "$(VERSION)"
+	@$(MAKE) --no-print-directory lint test
+	@.venv/bin/python scripts/release.py "$(VERSION)"
 
 clean: ## Remove what these commands made
 	rm -rf demo .venv .pytest_cache .ruff_cache
