@@ -13,7 +13,8 @@ from answers import ROOT, Render
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template without its git history: Copier would clone that for each render."""
     folder = tmp_path_factory.mktemp("source")
-    shutil.copy(ROOT / "copier.yml", folder)
+    for part in ("copier.yml", "UPGRADING.md"):
+        shutil.copy(ROOT / part, folder)
     for part in ("data", "includes", "template"):
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, folder / part)

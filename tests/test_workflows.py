@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -64,7 +65,7 @@ def test_no_job_may_do_more_than_read_the_code(project: Path) -> None:
         assert workflow["permissions"] == {}
         for job in workflow["jobs"].values():
             assert job["permissions"] == {"contents": "read"}
-            assert job["steps"][0]["with"] == {"persist-credentials": False}  # later steps cannot even do that
+            assert job["steps"][0]["with"]["persist-credentials"] is False  # later steps cannot even do that
 
 
 def test_the_deployment_gets_every_setting_and_no_other(each: Path) -> None:
@@ -102,7 +103,11 @@ def test_settings_reach_only_the_two_steps_that_need_them(each: Path) -> None:
 
 def test_only_what_is_on_main_and_passed_is_deployed(project: Path) -> None:
     workflow = read_workflow(project)
-    assert workflow[True] == {"pull_request": None, "push": {"branches": ["main"]}}  # `on` is true in YAML 1.1
+    assert workflow[True] == {
+        "pull_request": None,
+        "push": {"branches": ["main"]},
+        "workflow_dispatch": None,
+    }  # `on` is true in YAML 1.1
     assert workflow["jobs"]["deploy"]["if"] == "github.event_name == 'push'"
     assert workflow["jobs"]["deploy"]["needs"] == "check"
     assert workflow["jobs"]["deploy"]["environment"] == "production"
@@ -154,3 +159,85 @@ def run_last_step(job: str, project: Path, folder: Path, ops_exits_with: int, ur
         text=True,
     )
     return done.returncode, done.stdout + done.stderr, summary.read_text("utf-8")
+
+
+# --- the workflow that proposes updates: its last step, with a repository to push to and a stand-in for gh ----
+
+
+@pytest.fixture
+def proposal(project: Path, tmp_path: Path) -> Path:
+    """A project in a clone, after an update that changed one file."""
+    (tmp_path / "gh").write_text('#!/bin/sh\necho "gh $*"\n', "utf-8")
+    (tmp_path / "gh").chmod(0o755)
+    (tmp_path / "update").write_text("my-flows is updated\n", "utf-8")
+    (tmp_path / ".gitconfig").write_text(
+        f'[user]\nname = Me\nemail = me@example.com\n[url "file://{tmp_path}/pushed.git"]\n'
+        "insteadOf = https://x-access-token:t@github.com/me/my-flows\n",
+        "utf-8",
+    )
+    work = shutil.copytree(project, tmp_path / "work")
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "A commit"]):
+        subprocess.run(["git", *command], cwd=work, env=propose_env(tmp_path), check=True)
+    subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "pushed.git"], check=True)
+    with (work / ".copier-answers.yml").open("a", encoding="utf-8") as file:
+        file.write("_commit: v0.2.0\n")
+    return work
+
+
+def propose_env(folder: Path) -> dict[str, str]:
+    return {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "HOME": str(folder),
+        "RUNNER_TEMP": str(folder),
+        "GITHUB_REPOSITORY": "me/my-flows",
+        "GH_TOKEN": "t",
+    }
+
+
+def propose(work: Path, may_change_workflows: bool = False) -> tuple[int, str]:
+    workflow = yaml.safe_load((work / ".github/workflows/template-update.yml").read_text("utf-8"))
+    env = propose_env(work.parent) | {"MAY_CHANGE_WORKFLOWS": str(may_change_workflows).lower()}
+    command = ["bash", "-e", "-c", workflow["jobs"]["propose"]["steps"][-1]["run"]]
+    done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_an_update_is_proposed_once_and_its_plan_asked_for(proposal: Path) -> None:
+    code, told = propose(proposal)
+    assert code == 0, told
+    assert "gh pr create --head template-update-v0.2.0 " in told
+    assert "gh workflow run ci.yml --ref template-update-v0.2.0" in told
+    assert "my-flows is updated" in (proposal.parent / "body").read_text("utf-8")
+    pushed = ["git", "--git-dir", proposal.parent / "pushed.git", "show", "--stat", "template-update-v0.2.0"]
+    assert ".copier-answers.yml" in subprocess.run(pushed, capture_output=True, text=True, check=True).stdout
+
+    subprocess.run(["git", "switch", "--quiet", "-"], cwd=proposal, check=True)
+    assert propose(proposal) == (0, "::notice title=Up to date::The template has nothing new.\n")
+    with (proposal / ".copier-answers.yml").open("a", encoding="utf-8") as file:
+        file.write("_commit: v0.2.0\n")
+    code, told = propose(proposal)
+    assert code == 0
+    assert "::notice title=Proposed before::" in told
+    assert "gh" not in told.split()
+
+
+def test_an_update_of_workflows_needs_a_token_of_its_own(proposal: Path) -> None:
+    with (proposal / ".github/workflows/ci.yml").open("a", encoding="utf-8") as file:
+        file.write("# more\n")
+    code, told = propose(proposal)
+    assert code == 1
+    assert "::error title=Not proposed::v0.2.0 changes workflows: run make update on your machine" in told
+    assert "gh" not in told.split()
+    code, told = propose(proposal, may_change_workflows=True)
+    assert code == 0, told
+    assert "gh pr create " in told
+    assert "gh workflow" not in told  # what that token pushes starts ci.yml
+
+
+def test_the_update_workflow_may_do_what_it_does_and_no_more(project: Path) -> None:
+    workflow = yaml.safe_load((project / ".github/workflows/template-update.yml").read_text("utf-8"))
+    assert workflow["permissions"] == {}
+    (job,) = workflow["jobs"].values()
+    assert job["permissions"] == {"actions": "write", "contents": "write", "pull-requests": "write"}
+    assert job["steps"][0]["with"] == {"persist-credentials": False}
+    assert not re.search(r"secrets|token", str(job["steps"][:-1]))  # only the step that runs git and gh has it
