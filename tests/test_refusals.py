@@ -12,7 +12,7 @@ from typing import Any
 import copier
 import pytest
 import yaml
-from answers import CHOICES, QUESTIONS, Answers, Render
+from answers import CHOICES, QUESTIONS, Answers, Render, completed, offered, unfit
 from checks import faults, stored
 
 RULES = {  # how each message goes on behind the name of the question
@@ -84,6 +84,13 @@ def test_unknown_choice_is_refused(question: str, refuse: Refuse) -> None:
 @pytest.mark.parametrize("question", [name for name in CHOICES if QUESTIONS[name].get("multiselect")])
 def test_one_choice_in_place_of_a_list_is_refused(question: str, refuse: Refuse) -> None:
     refuse({question: "slack"}, "Not a YAML list: 'slack'")  # Copier's words: it reads the list before any validator
+
+
+@pytest.mark.parametrize(("question", "answer", "other"), unfit(), ids=str)
+def test_choice_that_does_not_fit_is_refused(question: str, answer: str, other: Answers, refuse: Refuse) -> None:
+    reason = offered(QUESTIONS[question], completed(other))[answer]
+    several = QUESTIONS[question].get("multiselect")
+    refuse(other | {question: [answer] if several else answer}, f"Invalid choice for '{question}': {reason}")
 
 
 def test_computed_slug_cannot_be_set(refuse: Refuse) -> None:
