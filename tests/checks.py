@@ -27,6 +27,7 @@ PARSERS = {
 FOREIGN_MARKUP = {
     "*/*deployments.py": r"\{\{ \$[A-Z_]+ \}\}",
     "ops/automations.py": r"\{\{[^{}]*\b(flow|flow_run|deployment)\b[^{}]*\}\}",
+    "prefect.yaml": r"\{\{ (\$IMAGE_TAG|image\.[a-z_]+) \}\}",
     ".github/workflows/*": r"\$\{\{[^{}]*\b(env|github|inputs|matrix|needs|runner|secrets|steps|vars)\b[^{}]*\}\}",
 }
 YAMLLINT = YamlLintConfig(file=str(ROOT / ".yamllint.yaml"))
