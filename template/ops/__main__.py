@@ -155,12 +155,18 @@ def doctor() -> None:
 
 
 @app.command()
-def worker() -> None:
+def worker(
+    pool: Annotated[str, typer.Argument(help="One that ops/work_pools.py declares; else the first.")] = "",
+) -> None:
     """Start a worker for this project's work pool, here; Ctrl-C stops it."""
+    from ops.api import OpsError
     from ops.declared import Declared
 
-    name, pool = next(iter(Declared(Settings()).objects["work pool"].items()))
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", name, "--type", pool["type"]]
+    pools = Declared(Settings()).objects["work pool"]
+    name = pool or next(iter(pools))
+    if name not in pools:
+        raise OpsError(f"work pool {name} is not declared in ops/work_pools.py: choose one of {', '.join(pools)}")
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", name, "--type", pools[name]["type"]]
     os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # it starts runs with it
     os.execv(sys.executable, [*command, "--no-create-pool-if-not-found"])  # noqa: S606
 
