@@ -74,6 +74,7 @@ def import_host(image: str, folder: Path) -> None:
     # With the folders resolved: in the packages some files are still in /lib, which is a link today.
     paths = {os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)) for path in listed}
     paths |= {"/bin", "/lib", "/lib64", "/sbin", CERTIFICATES}
+    paths -= {"/", "/tmp", "/etc/passwd", "/etc/group", "/etc/shadow", "/usr/bin/python"}  # noqa: S108 - ours follow
     archive = folder / "base.tar"
     with tarfile.open(archive, "w") as tar:
         for path in sorted(path for path in paths if os.path.lexists(path) and not NOT_NEEDED.search(path)):
