@@ -110,7 +110,6 @@ def test_flows_run_in_containers_of_the_image(project: Project) -> None:
 
     code, told = project("plan")
     assert code == 2, told
-    assert f"boxed:{commit}" in told
     assert images() == []  # a plan builds nothing
 
     code, told = project("apply", "--yes")
@@ -143,6 +142,7 @@ def test_an_image_that_was_built_before_is_used(project: Project) -> None:
     before = images()
     project.env["IMAGE_TAG"] = "built-before"
     try:
+        assert "-> boxed:built-before" in project("plan")[1]
         code, told = project("apply", "--yes", "--skip-build")
         assert code == 0, told
         deployed = project.server("GET", "/deployments/name/probe/probe")
