@@ -159,7 +159,6 @@ def worker(
     pool: Annotated[str, typer.Argument(help="One that ops/work_pools.py declares; else the first.")] = "",
 ) -> None:
     """Start a worker for this project's work pool, here; Ctrl-C stops it."""
-    from ops.api import OpsError
     from ops.declared import Declared
 
     pools = Declared(Settings()).objects["work pool"]
