@@ -20,7 +20,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCre
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.events import DeploymentTriggerTypes
 from prefect.flows import Flow, load_flow_from_entrypoint
-from prefect.utilities.templating import PlaceholderType, apply_values, find_placeholders
+from prefect.utilities.templating import Placeholder, PlaceholderType, apply_values, find_placeholders
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from ops.environments import Environment
@@ -126,9 +126,9 @@ def load(
     schemas = {pool.name: pool.base_job_template["variables"] for pool in pools}
     try:
         content = read(file)
+        images = built_images(content)
     except OpsError as error:
         return {}, [], [f"{file.name}: {fault}" for fault in error.faults]
-    images = built_images(content)
     for number, raw in enumerate(content.deployments, start=1):
         found: list[str] = []
         try:
@@ -142,6 +142,7 @@ def load(
             name = f"{flow.name}/{entry.name}"
             found += [f"{name} is declared twice"] if name in declared else []
             found += [*check(entry, schema), *check_work_pool(entry.work_pool, schemas), *check_references(raw)]
+            found += [f"{p.full_match} is no output of a step under build" for p in outputs_missing(entry.work_pool)]
             declared[name] = to_fields(entry, flow, schema, environment)
             triggers += [(name, trigger) for trigger in read_triggers(name, entry.triggers, found)]
         except OpsError as error:
@@ -304,8 +305,12 @@ def misfits(what: str, values: dict[str, Any], schema: dict[str, Any], origin: s
         yield f"{what} {'.'.join(map(str, problem.absolute_path))}{origin}: {problem.message}"
 
 
+def outputs_missing(pool: WorkPool) -> list[Placeholder]:
+    return sorted(p for p in find_placeholders(pool.job_variables) if p.type is PlaceholderType.STANDARD)
+
+
 def check_references(raw: dict[str, Any]) -> Iterator[str]:
-    """Yield the references to blocks and variables that nobody would resolve: workers do in job variables and pull."""
+    """Yield the references that nobody would resolve: of blocks and variables, workers do in job variables and pull."""
     rest = {key: value for key, value in raw.items() if key not in ("pull", "work_pool", "triggers")}
     for placeholder in sorted(find_placeholders(rest)):
         if placeholder.type in (PlaceholderType.BLOCK_DOCUMENT, PlaceholderType.VARIABLE):
