@@ -17,8 +17,6 @@ Answers = dict[str, Any]
 
 # Names that later releases ask for. They are taken: no other question gets one of them.
 RESERVED = {
-    "cloud_provider": "the cloud that containers run in and that a push needs access to",
-    "image_registry": "where images of the flows are kept",
     "result_storage": "where results of tasks are kept",
     "observability": "where metrics and traces go",
     "task_runner": "Dask or Ray, for work that outgrows one machine",

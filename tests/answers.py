@@ -40,25 +40,52 @@ def default(question: Answers, known: Answers) -> Any:
     return text if question["type"] == "str" else yaml.safe_load(text)
 
 
-def defaults() -> Answers:
+def completed(given: Answers) -> Answers:
+    """Return the answers `given` and the default of every other question."""
     known: Answers = {}
     for name, question in QUESTIONS.items():
-        known[name] = default(question, known)
+        known[name] = given[name] if name in given else default(question, known)
     return known
+
+
+def offered(question: Answers, known: Answers) -> dict[str, str]:
+    """Return each choice of a question with the reason for which Copier refuses it after the answers `known`."""
+    found = yaml.safe_load(rendered(question["choices"], known))
+    values = found.values() if isinstance(found, dict) else found
+    rows = [value if isinstance(value, dict) else {"value": value, "validator": ""} for value in values]
+    return {row["value"]: row["validator"] for row in rows}
 
 
 def choices(name: str) -> list:
     """Return what a question can be answered with; where several choices may be picked: none, each, all, the default."""
     question = QUESTIONS[name]
-    found = yaml.safe_load(rendered(question["choices"], DEFAULTS))
-    found = list(found.values()) if isinstance(found, dict) else found
+    found = list(offered(question, DEFAULTS))
     if not question.get("multiselect"):
         return found
     return list(dict.fromkeys([(), *((choice,) for choice in found), tuple(found), DEFAULTS[name]]))
 
 
-DEFAULTS = defaults()
+DEFAULTS = completed({})
 CHOICES = {name: choices(name) for name, question in QUESTIONS.items() if "choices" in question}
+
+
+def allowed(name: str, known: Answers) -> list:
+    """Return those of the choices of a question that can be made after the answers `known`."""
+    reasons = offered(QUESTIONS[name], known)
+    picked = {value: value if isinstance(value, tuple) else (value,) for value in CHOICES[name]}
+    return [value for value, parts in picked.items() if not any(reasons[part] for part in parts)]
+
+
+def unfit() -> list[tuple[str, Any, Answers]]:
+    """Return each choice that one other answer rules out: the question, the choice and that answer."""
+    return [
+        (name, value, {other: answer})
+        for other in CHOICES
+        for answer in allowed(other, DEFAULTS)
+        for name in CHOICES
+        for value, reason in offered(QUESTIONS[name], completed({other: answer})).items()
+        if reason and not offered(QUESTIONS[name], DEFAULTS)[value] and name != other
+    ]
 
 
 def pairs(answers: Answers) -> set[Pair]:
@@ -88,8 +115,10 @@ def completions(
         if name not in wanted:
             yield from completions(wanted, missing, tuple(rest), known | {name: default(question, known)}, shown)
         return
-    options = [wanted[name]] if name in wanted else CHOICES.get(name) or [default(question, known)]
+    options = allowed(name, known) if name in CHOICES else [default(question, known)]
     for value in sorted(options, key=gain, reverse=True):
+        if name in wanted and value != wanted[name]:
+            continue
         answer = {name: value}
         yield from completions(wanted, missing, tuple(rest), known | answer, shown | answer)
 

@@ -20,7 +20,7 @@ from unittest.mock import Mock
 import copier
 import pytest
 import yaml
-from answers import CHOICES, QUESTIONS, ROOT, Answers, Render, default, rendered
+from answers import CHOICES, QUESTIONS, ROOT, Answers, Render, allowed, default, rendered
 from checks import stored
 from cookiecutter.generate import generate_context
 from cookiecutter.main import cookiecutter
@@ -94,7 +94,8 @@ def sampled(seed: int) -> tuple[Answers, Answers]:
         known[name] = default(question, known)
         if question.get("when") is False:
             continue
-        given[name] = pick.choice(CHOICES.get(name) or TEXTS.get(name) or [known[name]])
+        options = allowed(name, known) if name in CHOICES else TEXTS.get(name)
+        given[name] = pick.choice(options or [known[name]])
         if yaml.safe_load(rendered(question.get("when", True), known)):
             known[name] = apply[name] = given[name]
     return given, apply

@@ -12,7 +12,7 @@ from typing import Any
 import copier
 import pytest
 import yaml
-from answers import CHOICES, QUESTIONS, Answers, Render
+from answers import CHOICES, QUESTIONS, Answers, Render, completed, offered, unfit
 from checks import faults, stored
 
 RULES = {  # how each message goes on behind the name of the question
@@ -20,6 +20,7 @@ RULES = {  # how each message goes on behind the name of the question
     "project_description": "must be one line of at most 200 letters, digits, spaces",
     "user_name": "must be one line of at most 80 letters, digits, spaces",
     "user_email": "must be empty or an address like flows@example.com",
+    "image_registry": "must be empty or a registry like ghcr.io/owner",
     "sla_minutes": "must be a whole number of minutes from 1 to 10080",
 }
 SNEAKY = {
@@ -45,11 +46,13 @@ SNEAKY = {
 }
 BAD_NAMES = ["", "'a'", "a.b", "a/b", "../x", "/abs", "naïve", "9lives", "-a", " a", "a" * 51, "prefect", "Prefect"]
 BAD_EMAILS = ["@", "a@b", "a@..com", "ä@b.example", "a@b.example\n", "a@b.example ", "a@b.example, c@d.example"]
+BAD_REGISTRIES = ["https://ghcr.io/a", "ghcr.io/", "/a", "a//b", "Ghcr.io/a", "a b", "a:b", "a;b", "-a", "a@sha256:1"]
 BAD_TEXTS = [
     *product(("project_name", "project_description", "user_name", "user_email"), SNEAKY.values()),
     *product(["project_name"], BAD_NAMES),
     *product(["project_description", "user_name"], ["", " a", "'a'"]),
     *product(["user_email"], BAD_EMAILS),
+    *product(["image_registry"], [*SNEAKY.values(), *BAD_REGISTRIES]),
     *product(["sla_minutes"], [0, -1, 1.5, 10081, 10**9, "text", ""]),
 ]
 
@@ -70,7 +73,8 @@ def refuse(source: Path, tmp_path: Path) -> Refuse:
 
 @pytest.mark.parametrize(("question", "answer"), BAD_TEXTS, ids=lambda value: ascii(value)[:30])
 def test_bad_text_is_refused(question: str, answer: Any, refuse: Refuse) -> None:
-    refuse({question: answer}, f"'{question}': {question} {RULES[question]}")
+    asked = {"pool_type": "docker"} if question == "image_registry" else {}
+    refuse({**asked, question: answer}, f"'{question}': {question} {RULES[question]}")
 
 
 @pytest.mark.parametrize("question", CHOICES)
@@ -84,6 +88,13 @@ def test_unknown_choice_is_refused(question: str, refuse: Refuse) -> None:
 @pytest.mark.parametrize("question", [name for name in CHOICES if QUESTIONS[name].get("multiselect")])
 def test_one_choice_in_place_of_a_list_is_refused(question: str, refuse: Refuse) -> None:
     refuse({question: "slack"}, "Not a YAML list: 'slack'")  # Copier's words: it reads the list before any validator
+
+
+@pytest.mark.parametrize(("question", "answer", "other"), unfit(), ids=str)
+def test_choice_that_does_not_fit_is_refused(question: str, answer: str, other: Answers, refuse: Refuse) -> None:
+    reason = offered(QUESTIONS[question], completed(other))[answer]
+    several = QUESTIONS[question].get("multiselect")
+    refuse(other | {question: [answer] if several else answer}, f"Invalid choice for '{question}': {reason}")
 
 
 def test_computed_slug_cannot_be_set(refuse: Refuse) -> None:

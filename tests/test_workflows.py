@@ -49,6 +49,19 @@ def test_generated_workflows_pass_the_auditors(each: Path) -> None:
     audit(*each.glob(".github/workflows/*"))
 
 
+@pytest.mark.parametrize("registry", ["", "ghcr.io/owner", "owner"])
+def test_the_image_is_pushed_before_a_deployment_or_nothing_is_deployed(registry: str, render: Render) -> None:
+    project = render(pool_type="docker", image_registry=registry)
+    audit(*project.glob(".github/workflows/*"))
+    workflow = read_workflow(project)
+    assert workflow["env"]["IMAGE_TAG"] == "${{ github.sha }}"
+    assert ("deploy" in workflow["jobs"]) == (registry != "")  # an image that stays on the runner is lost
+    if registry:
+        login = workflow["jobs"]["deploy"]["steps"][-2]
+        assert login["run"].startswith(f"docker login {'ghcr.io' if '.' in registry else 'docker.io'} ")
+        assert login["env"].keys() == {"REGISTRY_USERNAME", "REGISTRY_PASSWORD"}
+
+
 def test_every_action_has_one_pin_everywhere() -> None:
     pins: dict[str, str] = {}
     for file in WORKFLOWS:

@@ -84,12 +84,16 @@ def check() -> None:
 
 
 @app.command()
-def apply(only: Only = "", yes: Yes = False) -> None:
+def apply(
+    only: Only = "",
+    yes: Yes = False,
+    skip_build: Annotated[bool, typer.Option("--skip-build", help="The image of IMAGE_TAG has been built.")] = False,
+) -> None:
     """Make the server hold what is declared. Nothing is written unless everything is right.
 
-    It shows the plan and asks, on a terminal.
+    It shows the plan and asks, on a terminal. If prefect.yaml says how to build an image, that comes first.
     """
-    from ops import reconcile, report
+    from ops import deployments, reconcile, report
 
     declared, found = make_plan(only)
     pending, undeclared = found.pending, found.undeclared
@@ -99,6 +103,8 @@ def apply(only: Only = "", yes: Yes = False) -> None:
         console.print("Nothing was written")
         raise typer.Exit(1)
     if pending:
+        if not skip_build and any(change.kind.label == "deployment" for change in pending):
+            asyncio.run(deployments.build(console.print))
         show = partial(report.print_change, console=console)
         run(lambda client: reconcile.apply(client, declared, found, show))
     kept = len(found.changes) - len(pending) - len(undeclared)
@@ -149,12 +155,17 @@ def doctor() -> None:
 
 
 @app.command()
-def worker() -> None:
+def worker(
+    pool: Annotated[str, typer.Argument(help="One that ops/work_pools.py declares; else the first.")] = "",
+) -> None:
     """Start a worker for this project's work pool, here; Ctrl-C stops it."""
     from ops.declared import Declared
 
-    name, pool = next(iter(Declared(Settings()).objects["work pool"].items()))
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", name, "--type", pool["type"]]
+    pools = Declared(Settings()).objects["work pool"]
+    name = pool or next(iter(pools))
+    if name not in pools:
+        raise OpsError(f"work pool {name} is not declared in ops/work_pools.py: choose one of {', '.join(pools)}")
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", name, "--type", pools[name]["type"]]
     os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # it starts runs with it
     os.execv(sys.executable, [*command, "--no-create-pool-if-not-found"])  # noqa: S606
 

@@ -7,6 +7,8 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect.automations import AutomationCore
 from prefect.blocks.core import Block
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, ValidationError
 
 from ops import deployments
@@ -17,7 +19,7 @@ from ops.kinds import KINDS, Fields, automation_fields
 from ops.limits import GLOBAL_CONCURRENCY_LIMITS, TAG_LIMITS
 from ops.settings import PROJECT_TAG, MissingSetting, OpsError, Settings, problems
 from ops.variables import VARIABLES
-from ops.work_pools import WORK_POOLS, WORK_QUEUES
+from ops.work_pools import WORK_POOLS, WORK_QUEUES, job_template
 
 Ids = dict[tuple[str, str], str]  # (kind, name) -> id on the server
 logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its errors repeat an address, which is a secret
@@ -43,10 +45,15 @@ class Declared:
 
         environment = ENVIRONMENTS[settings.prefect_env]
         pools = [pool.model_copy(update={"name": pool.name + environment.pool_suffix}) for pool in WORK_POOLS]
+        local = {pool.name: process_pool(pool) for pool in pools if environment.local and pool.type != "process"}
         for pool in pools:
-            self.add("work pool", pool.name, set_fields(pool))
+            here = local.get(pool.name, pool)
+            self.add("work pool", here.name, set_fields(here))
+            if here is not pool:
+                self.notes.append(f"{pool.type} is for other environments: runs are processes of the pool {here.name}")
         for pool_name, queues in WORK_QUEUES.items():
             owner = pool_name + environment.pool_suffix
+            owner = local[owner].name if owner in local else owner
             if owner not in self.objects["work pool"]:
                 self.faults.append(f"work queues of {pool_name}: that work pool is not declared in ops/work_pools.py")
             for queue in queues:
@@ -62,6 +69,11 @@ class Declared:
             self.add_block(name, make)
         self.objects["deployment"], self.triggers, faults = deployments.load(environment, pools)
         self.faults += faults
+        for deployment in self.objects["deployment"].values():
+            if pool := local.get(deployment["work_pool_name"]):
+                known = pool.base_job_template["variables"]["properties"]
+                kept = {name: value for name, value in deployment["job_variables"].items() if name in known}
+                deployment |= {"work_pool_name": pool.name, "job_variables": kept}
 
     def add(self, kind: str, name: str, fields: Fields) -> None:
         if name in self.objects[kind]:
@@ -119,6 +131,12 @@ class Declared:
             self.faults += [f"automation {automation.name}: {fault}" for fault in find_faults(automation)]
             tagged = automation.model_copy(update={"tags": [*{*automation.tags, PROJECT_TAG}]})
             self.add("automation", automation.name, automation_fields(tagged))
+
+
+def process_pool(pool: WorkPoolCreate) -> WorkPoolCreate:
+    """Return what stands in for a pool whose containers or cloud a laptop lacks; its type is not to change by name."""
+    template = job_template(ProcessWorker, command="python -m prefect.engine")
+    return pool.model_copy(update={"name": f"{pool.name}-local", "type": "process", "base_job_template": template})
 
 
 def set_fields(model: BaseModel) -> Fields:

@@ -6,8 +6,9 @@ runs fail later. Here each of them is a fault, and all faults of the file are fo
 
 import json
 import os
+import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCre
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.events import DeploymentTriggerTypes
 from prefect.flows import Flow, load_flow_from_entrypoint
-from prefect.utilities.templating import PlaceholderType, apply_values, find_placeholders
+from prefect.utilities.templating import Placeholder, PlaceholderType, apply_values, find_placeholders
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from ops.environments import Environment
@@ -100,9 +101,14 @@ class Deployment(Strict):
         return {"limit": value} if isinstance(value, int) else value
 
 
+Steps = list[dict[str, dict[str, Any]]]
+
+
 class PrefectYaml(BaseModel):
     """The file; other keys, such as `definitions` with YAML anchors, are ignored as Prefect does."""
 
+    build: Steps = []
+    push: Steps = []
     pull: list[dict[str, Any]] | None = None
     deployments: list[dict[str, Any]] = []
 
@@ -120,12 +126,13 @@ def load(
     schemas = {pool.name: pool.base_job_template["variables"] for pool in pools}
     try:
         content = read(file)
+        images = built_images(content)
     except OpsError as error:
         return {}, [], [f"{file.name}: {fault}" for fault in error.faults]
     for number, raw in enumerate(content.deployments, start=1):
         found: list[str] = []
         try:
-            entry = validate(TypeAdapter(Deployment), fill_in(raw))
+            entry = validate(TypeAdapter(Deployment), fill_in(raw, images))
             flow, schema = load_flow(entry.entrypoint)
             entry.work_pool.name += environment.pool_suffix
             entry.parameters |= environment.parameters.get(entry.name, {})
@@ -135,6 +142,7 @@ def load(
             name = f"{flow.name}/{entry.name}"
             found += [f"{name} is declared twice"] if name in declared else []
             found += [*check(entry, schema), *check_work_pool(entry.work_pool, schemas), *check_references(raw)]
+            found += [f"{p.full_match} is no output of a step under build" for p in outputs_missing(entry.work_pool)]
             declared[name] = to_fields(entry, flow, schema, environment)
             triggers += [(name, trigger) for trigger in read_triggers(name, entry.triggers, found)]
         except OpsError as error:
@@ -175,13 +183,53 @@ def hint(name: str, right: Iterable[str], cutoff: float = 0.6) -> str:
     return f", did you mean {near[0]}?" if near else ""
 
 
-def fill_in(raw: dict[str, Any]) -> dict[str, Any]:
+UNCOMMITTED = "uncommitted"
+
+
+def built_images(content: PrefectYaml) -> dict[str, dict[str, str]]:
+    """Return by id what the steps under `build` will return of the images that they make; nothing is built."""
+    if content.build:
+        os.environ.setdefault("IMAGE_TAG", commit())
+    steps = [fill_in(inputs) for step in content.build for inputs in step.values() if {"id", "tag"} <= inputs.keys()]
+    names = {step["id"]: (step["image_name"], step["tag"]) for step in steps}
+    return {id: {"image_name": name, "tag": tag, "image": f"{name}:{tag}"} for id, (name, tag) in names.items()}
+
+
+def commit() -> str:
+    """Return the commit that is checked out, or "uncommitted" when the files are not all in one."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return UNCOMMITTED if git("status", "--porcelain", ".") else git("rev-parse", "--short=12", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return UNCOMMITTED
+
+
+async def build(say: Callable[[str], None]) -> None:
+    """Run the steps under `build` and `push` of prefect.yaml, once for all deployments, with Prefect's own runner."""
+    from prefect.deployments.steps.core import run_steps  # not above: it takes a second
+
+    content = read(FILE)
+    if any(image["tag"] == UNCOMMITTED for image in built_images(content).values()):
+        raise OpsError("an image is tagged with its commit: commit your changes first, or set IMAGE_TAG")
+    os.chdir(ROOT)
+    try:
+        await run_steps([*content.build, *content.push], print_function=say)
+    except Exception as error:  # whatever a step raises
+        cause = error.__cause__ or error
+        raise OpsError(f"no image, so nothing was written: {' '.join(str(cause).split())}") from error
+
+
+def fill_in(raw: dict[str, Any], outputs: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return an entry with each {{ $NAME }} filled from the environment; `pull` is filled in by the worker."""
     here = {key: value for key, value in raw.items() if key != "pull"}
     names = {p.name.lstrip("$") for p in find_placeholders(here) if p.type is PlaceholderType.ENV_VAR}
     if missing := sorted(names - os.environ.keys()):
         raise OpsError(f"environment variable {', '.join(missing)} is not set")
-    return {**raw, **apply_values(here, {}, remove_notset=False)}  # ty: ignore[invalid-argument-type]
+    return {**raw, **apply_values(here, outputs or {}, remove_notset=False)}  # ty: ignore[invalid-argument-type]
 
 
 @cache
@@ -257,8 +305,12 @@ def misfits(what: str, values: dict[str, Any], schema: dict[str, Any], origin: s
         yield f"{what} {'.'.join(map(str, problem.absolute_path))}{origin}: {problem.message}"
 
 
+def outputs_missing(pool: WorkPool) -> list[Placeholder]:
+    return sorted(p for p in find_placeholders(pool.job_variables) if p.type is PlaceholderType.STANDARD)
+
+
 def check_references(raw: dict[str, Any]) -> Iterator[str]:
-    """Yield the references to blocks and variables that nobody would resolve: workers do in job variables and pull."""
+    """Yield the references that nobody would resolve: of blocks and variables, workers do in job variables and pull."""
     rest = {key: value for key, value in raw.items() if key not in ("pull", "work_pool", "triggers")}
     for placeholder in sorted(find_placeholders(rest)):
         if placeholder.type in (PlaceholderType.BLOCK_DOCUMENT, PlaceholderType.VARIABLE):

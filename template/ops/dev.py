@@ -17,14 +17,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
 from rich.console import Console
 from rich.markup import escape
 
-from ops.settings import PROJECT, ROOT, OpsError, Settings
+from ops.settings import ROOT, OpsError, Settings
+
+if TYPE_CHECKING:
+    from ops.declared import Declared
 
 HOME = ROOT / ".prefect"
 STATE = HOME / "dev.json"  # the environment and the processes of the `dev` that runs now
@@ -146,15 +149,18 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
         os.environ.clear()
         os.environ.update(env)
         os.chdir(HOME)
-        from ops import work_pools  # Prefect takes our settings, and loads while the server starts
+        from ops.declared import Declared  # Prefect takes our settings, and loads while the server starts
+
+        declared = Declared(Settings())
 
         wait_until_ready(f"http://127.0.0.1:{port}/api", server, log)
     console.print(f"Server    http://127.0.0.1:{port}  (its log: .prefect/server.log)")
-    worker = spawn(
-        "worker", "start", "--pool", PROJECT, "--type", work_pools.WORK_POOLS[0].type, "--no-create-pool-if-not-found"
-    )
+    workers = [
+        spawn("worker", "start", "--pool", name, "--type", "process", "--no-create-pool-if-not-found")
+        for name in declared.objects["work pool"]
+    ]
 
-    first_run = asyncio.run(apply(console))
+    first_run = asyncio.run(apply(console, declared))
     console.print("Ready. In another terminal:  make run    Stop with Ctrl-C")
     if first_run:
         console.print(f"First run  http://127.0.0.1:{port}/runs/flow-run/{first_run}")
@@ -162,7 +168,7 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
         if first_run and (state := final_state(f"http://127.0.0.1:{port}/api/flow_runs/{first_run}")):
             console.print(f"First run  {state}")
             first_run = None
-        for process, name in ((server, "server"), (worker, "worker")):
+        for process, name in ((server, "server"), *((worker, "worker") for worker in workers)):
             if process.poll() is not None:
                 raise OpsError(
                     f"The {name} ended with exit code {process.returncode}: see above and .prefect/server.log"
@@ -170,14 +176,13 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
         time.sleep(0.5)
 
 
-async def apply(console: Console) -> UUID | None:
+async def apply(console: Console, declared: "Declared") -> UUID | None:
     """Apply what is declared; return the id of a first run when the deployment for it has just been created."""
     from prefect.client.orchestration import get_client
 
-    from ops.reconcile import Declared, apply, connect, make_plan
+    from ops.reconcile import apply, connect, make_plan
     from ops.report import print_change, print_notes
 
-    declared = Declared(Settings())
     async with connect() as client:
         plan = await make_plan(client, declared)
         print_notes(plan, console)

@@ -10,19 +10,21 @@ class Environment:
 
     Attributes:
         schedules: whether the schedules of deployments are active
+        local: whether runs are processes of this machine, whatever the type of the work pool
         pool_suffix: added to the name of every work pool
         tags: added to every deployment
         parameters: deployment name -> parameters that replace those in prefect.yaml
     """
 
     schedules: bool
+    local: bool = False
     pool_suffix: str = ""
     tags: tuple[str, ...] = ()
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 ENVIRONMENTS = {
-    "dev": Environment(schedules=False),  # a laptop: flows run when somebody runs them
+    "dev": Environment(schedules=False, local=True),  # a laptop: flows run when somebody runs them
     "staging": Environment(schedules=False, tags=("staging",)),
     "prod": Environment(schedules=True),
 }

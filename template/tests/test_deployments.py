@@ -111,6 +111,10 @@ FAULTS: list[tuple[str, Fields]] = [
         {"work_pool": {"name": "main-pool", "job_variabels": {}}},
     ),
     (
+        "{{ imge.image }} is no output of a step under build",
+        {"work_pool": {"name": "main-pool", "job_variables": {"image": "{{ imge.image }}"}}},
+    ),
+    (
         "unknown job variable imag, did you mean image?",
         {"work_pool": {"name": "main-pool", "job_variables": {"imag": "x"}}},
     ),

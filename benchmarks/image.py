@@ -1,0 +1,135 @@
+"""Image size, rebuild after a change of code, and start of a container: the generated Dockerfile against a plain one.
+
+The plain one is what most projects start with: one stage, `COPY . .`, `pip install .`, and Prefect's default command. Both
+are built on one base image and run by one Docker worker, in turn. Needs a Docker engine.
+
+    .venv/bin/python benchmarks/image.py [ROUNDS]
+"""
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/live"), str(ROOT / "benchmarks")]
+
+from engine import docker, missing, provide, size  # noqa: E402
+from first_run import machine  # noqa: E402
+from ops_server import Server  # noqa: E402
+from test_docker import DEPLOYMENT, FLOW, Project  # noqa: E402
+
+from demo import render, without_prefect_settings  # noqa: E402
+
+PLAIN = """\
+FROM {base}
+RUN python -m venv /venv
+WORKDIR /app
+COPY . .
+RUN --mount=type=cache,target=/root/.cache/pip /venv/bin/pip install -c constraints.txt .
+ENV PATH=/venv/bin:$PATH
+"""
+
+
+def build(folder: Path, name: str, dockerfile: str) -> float:
+    """Build an image and return the seconds that it took."""
+    started = time.monotonic()
+    docker(
+        "buildx",
+        "build",
+        "--quiet",
+        "--load",
+        "--tag",
+        name,
+        "--file",
+        str(folder / dockerfile),
+        str(folder),
+        timeout=600,
+    )
+    return time.monotonic() - started
+
+
+def seconds_to_running(server: Server, run: str) -> float:
+    """Return the seconds from the worker's submission of a completed run to its start in the container."""
+    states = server("GET", f"/flow_run_states/?flow_run_id={run}")
+    at = {state["type"]: datetime.fromisoformat(state["timestamp"]) for state in reversed(states)}
+    if "COMPLETED" not in at:
+        sys.exit(f"run {run} ended as {states[-1]}")
+    return (at["RUNNING"] - at["PENDING"]).total_seconds()
+
+
+def main() -> None:
+    if why := missing():
+        sys.exit(why)
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    env = without_prefect_settings({k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"})
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "boxed"
+        render(folder, "project_name=boxed", "pool_type=docker", "ci=none")
+        base = (folder / "Dockerfile").read_text().split("ARG PYTHON_IMAGE=")[1].split()[0]
+        provide(base, Path(scratch))
+        (folder / "flows/probe.py").write_text(FLOW)
+        with (folder / "prefect.yaml").open("a") as file:
+            file.write(DEPLOYMENT)
+        subprocess.run(["make", "--silent", ".venv/.synced"], cwd=folder, env=env, check=True)
+        subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+        export = ["uv", "export", "--no-dev", "--no-emit-project", "--no-hashes", "--quiet", "-o", "constraints.txt"]
+        subprocess.run(export, cwd=folder, env=env, check=True)
+        (folder / "Dockerfile.plain").write_text(PLAIN.format(base=base))
+        with (folder / ".dockerignore").open("a") as file:
+            file.write("!constraints.txt\n")
+        home = Path(scratch) / "home"
+        home.mkdir()
+        server = Server(folder / ".venv/bin/python", home, env)
+        project = Project(folder, server, env | {"IMAGE_TAG": "ours"})
+        ways = {"ours": ("Dockerfile", {}), "plain": ("Dockerfile.plain", {"container_create_kwargs": {}})}
+        rebuilt: dict[str, list[float]] = {way: [] for way in ways}
+        started: dict[str, list[float]] = {way: [] for way in ways}
+        for way, (dockerfile, _) in ways.items():
+            build(folder, f"boxed:{way}", dockerfile)
+        for number in range(rounds):
+            (folder / "flows/changed.py").write_text(f"NUMBER = {number}\n")
+            for way, (dockerfile, _) in ways.items():
+                rebuilt[way].append(build(folder, f"boxed:{way}", dockerfile))
+        worker = None
+        try:
+            server.start()
+            code, told = project("apply", "--yes", "--skip-build")
+            assert code == 0, told
+            worker = subprocess.Popen([".venv/bin/python", "-m", "ops", "worker"], cwd=folder, env=project.env)
+            deployment = server("GET", "/deployments/name/probe/probe")["id"]
+            for number in range(rounds + 1):  # the first does not count
+                for way, (_, variables) in ways.items():
+                    command = {} if way == "ours" else {"command": "prefect flow-run execute"}
+                    body = {"job_variables": {"image": f"boxed:{way}", **variables, **command}}
+                    run = server("POST", f"/deployments/{deployment}/create_flow_run", body)["id"]
+                    while server("GET", f"/flow_runs/{run}")["state_type"] in ("SCHEDULED", "PENDING", "RUNNING"):
+                        time.sleep(0.5)
+                    if number:
+                        started[way].append(seconds_to_running(server, run))
+        finally:
+            if worker:
+                worker.send_signal(signal.SIGTERM)
+                worker.wait(60)
+            server.kill()
+        print(f"\n{machine()}, base image {size(base):.0f} MB, {rounds} rounds, medians (from, to)")
+        for way in ways:
+            print(
+                f"{way:6} {size(f'boxed:{way}'):4.0f} MB  rebuild {told_of(rebuilt[way])}  start {told_of(started[way])}"
+            )
+            for container in docker("container", "ls", "--all", "--quiet", "--filter", f"ancestor=boxed:{way}").split():
+                docker("container", "rm", "--force", container)
+            docker("image", "rm", "--force", f"boxed:{way}")
+
+
+def told_of(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.1f} s ({min(seconds):.1f}, {max(seconds):.1f})"
+
+
+if __name__ == "__main__":
+    main()

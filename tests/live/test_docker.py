@@ -1,0 +1,193 @@
+"""The image is built from the rendered Dockerfile, and a Docker worker runs the flows in containers of it."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine import docker, missing, provide
+from ops_server import AUTH, SETTINGS, Server
+
+from demo import Dev, render
+
+pytestmark = pytest.mark.live
+
+FLOW = """\
+import os
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+
+
+@flow
+def probe() -> None:
+    try:
+        Path("/app/written").touch()
+        told = "writable"
+    except OSError as error:
+        told = error.strerror
+    get_run_logger().info(f"uid={os.getuid()} app={told}")
+
+
+@flow
+def dies() -> None:
+    os._exit(137)  # as when the memory is at its end
+"""
+DEPLOYMENT = """
+  - name: probe
+    entrypoint: flows.probe.probe
+    work_pool: *work_pool
+  - name: dies
+    entrypoint: flows.probe.dies
+    work_pool: *work_pool
+"""
+
+
+class Project:
+    """A project with a Docker pool, committed, and the server that it is deployed to."""
+
+    def __init__(self, folder: Path, server: Server, env: dict[str, str]) -> None:
+        self.folder, self.server = folder, server
+        self.env = env | SETTINGS | {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": AUTH}
+        self.env |= {"PREFECT_ENV": "staging", "PREFECT_HOME": str(server.home), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        command = [".venv/bin/python", "-m", "ops", *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=400)
+        return done.returncode, done.stdout + done.stderr
+
+    def commit(self) -> str:
+        git = ["git", "-C", str(self.folder), "-c", "user.name=t", "-c", "user.email=t@example.com"]
+        subprocess.run([*git, "add", "--all"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--message", "Commit"], check=True)
+        return subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], text=True).strip()
+
+    def run(self, deployment: str) -> tuple[str, str]:
+        """Run a deployment; return the name of the state in which it ended, and its log once that is complete."""
+        id = self.server("GET", f"/deployments/name/{deployment}")["id"]
+        run = self.server("POST", f"/deployments/{id}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            state = self.server("GET", f"/flow_runs/{run}")["state"]
+            if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                break
+            time.sleep(0.5)
+        log = ""
+        while time.monotonic() < deadline and "Finished in state" not in log and state["type"] != "CRASHED":
+            found = self.server("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200})
+            log = "\n".join(line["message"] for line in found)
+            time.sleep(0.5)
+        return state["name"], log
+
+
+@pytest.fixture(scope="module")
+def project(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    if why := missing():
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("docker") / "boxed"
+    render(folder, "project_name=boxed", "pool_type=docker", "ci=none")
+    found = re.search(r"ARG PYTHON_IMAGE=(\S+)", (folder / "Dockerfile").read_text())
+    assert found
+    provide(found[1], folder.parent)
+    (folder / "flows/probe.py").write_text(FLOW)
+    with (folder / "prefect.yaml").open("a") as file:
+        file.write(DEPLOYMENT)
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    env = env | {name: os.environ[name] for name in ("DOCKER_HOST", "DOCKER_CONFIG") if name in os.environ}
+    subprocess.run(["make", "--silent", ".venv/.synced"], cwd=folder, env=env, check=True)
+    home = tmp_path_factory.mktemp("server")
+    server = Server(folder / ".venv/bin/python", home, {k: v for k, v in env.items() if not k.startswith("PREFECT_")})
+    try:
+        server.start()
+        yield Project(folder, server, env)
+    finally:
+        server.kill()
+        for image in docker("image", "ls", "--quiet", "boxed").split():
+            for container in docker("container", "ls", "--all", "--quiet", "--filter", f"ancestor={image}").split():
+                docker("container", "rm", "--force", container)
+            docker("image", "rm", "--force", image)
+
+
+def images() -> list[str]:
+    return docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "boxed").split()
+
+
+def test_flows_run_in_containers_of_the_image(project: Project) -> None:
+    code, told = project("apply", "--yes")
+    assert code == 1
+    assert "commit your changes first, or set IMAGE_TAG" in told
+    commit = project.commit()
+
+    code, told = project("plan")
+    assert code == 2, told
+    assert images() == []  # a plan builds nothing
+
+    code, told = project("apply", "--yes")
+    assert code == 0, told
+    assert images() == [f"boxed:{commit}"]  # built once, for all deployments
+    deployed = project.server("GET", "/deployments/name/probe/probe")
+    assert deployed["job_variables"] == {"image": f"boxed:{commit}"}
+    assert project("plan")[0] == 0
+
+    log = project.folder.parent / "worker.log"
+    with log.open("wb") as out:
+        command = [".venv/bin/python", "-m", "ops", "worker"]
+        worker = subprocess.Popen(command, cwd=project.folder, env=project.env, stdout=out, stderr=out)
+    try:
+        state, told = project.run("probe/probe")
+        assert state == "Completed", f"{told}\n{log.read_text()[-3000:]}"
+        assert "uid=10001 app=Read-only file system" in told
+        state, told = project.run("dies/dies")
+        assert state == "Crashed", f"{told}\n{log.read_text()[-3000:]}"
+        state, told = project.run("etl/etl-daily")
+        assert state == "Completed", f"{told}\n{log.read_text()[-3000:]}"
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(60)
+
+    for tool in ("pip", "uv", "setuptools", "prefect_docker", "pytest"):
+        with pytest.raises(RuntimeError, match="No module named"):
+            docker("run", "--rm", f"boxed:{commit}", "python", "-c", f"import {tool}")
+
+
+def test_an_image_that_was_built_before_is_used(project: Project) -> None:
+    before = images()
+    project.env["IMAGE_TAG"] = "built-before"
+    try:
+        assert "-> boxed:built-before" in project("plan")[1]
+        code, told = project("apply", "--yes", "--skip-build")
+        assert code == 0, told
+        deployed = project.server("GET", "/deployments/name/probe/probe")
+        assert deployed["job_variables"] == {"image": "boxed:built-before"}
+        assert images() == before
+    finally:
+        del project.env["IMAGE_TAG"]
+
+
+def test_a_misspelt_job_variable_is_refused_before_anything_is_built_or_written(project: Project) -> None:
+    file = project.folder / "prefect.yaml"
+    right, before = file.read_text(), images()
+    file.write_text(right.replace("image: ", "imagee: "))
+    project.env["IMAGE_TAG"] = "misspelt"
+    try:
+        code, told = project("apply", "--yes")
+        assert code == 1
+        assert "unknown job variable imagee, did you mean image?" in told
+        assert images() == before
+    finally:
+        del project.env["IMAGE_TAG"]
+        file.write_text(right)
+
+
+def test_make_dev_runs_flows_without_containers(project: Project) -> None:
+    dev = Dev(project.folder, project.env, show=False)
+    try:
+        dev.wait_for("^Ready", 240)
+        assert "Completed" in dev.wait_for(r"^First run +\w+$", 120)
+        dev.wait_for("docker is for other environments: runs are processes of the pool boxed-local", 5)
+    finally:
+        dev.stop()

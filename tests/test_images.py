@@ -1,0 +1,83 @@
+"""The image, compose.yaml and the build in prefect.yaml, for every project that runs in containers."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from answers import CHOICES, ROOT, Render
+
+BIN = Path(sys.executable).parent
+POOLS = yaml.safe_load((ROOT / "data/pools.yml").read_text("utf-8"))
+IMAGES = [name for name in CHOICES["pool_type"] if POOLS[name]["image"]]
+FILES = {"Dockerfile", ".dockerignore", "compose.yaml"}
+
+
+def files(project: Path) -> set[str]:
+    return {name for name in FILES if (project / name).exists()}
+
+
+def test_without_containers_there_is_no_file_for_them(project: Path) -> None:
+    assert files(project) == set()
+
+
+@pytest.mark.parametrize("pool", IMAGES)
+@pytest.mark.parametrize("backend", CHOICES["prefect_backend"])
+def test_files_for_containers(pool: str, backend: str, render: Render) -> None:
+    if backend not in POOLS[pool]["backends"]:
+        pytest.skip("is refused")
+    project = render(pool_type=pool, prefect_backend=backend)
+    assert files(project) == (FILES if backend == "server" else FILES - {"compose.yaml"})
+
+
+@pytest.mark.parametrize("python", CHOICES["python_version"])
+def test_the_dockerfile_is_linted_and_unprivileged(python: str, render: Render) -> None:
+    project = render(pool_type="docker", python_version=python)
+    done = subprocess.run([BIN / "hadolint", project / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = (project / "Dockerfile").read_text("utf-8").splitlines()
+    bases = [line.split()[1] for line in lines if line.startswith("FROM")]
+    assert bases == ["${PYTHON_IMAGE}", "dependencies", "${PYTHON_IMAGE}"]  # a mirror replaces one argument
+    assert next(line for line in lines if line.startswith("ARG")).startswith(f"ARG PYTHON_IMAGE=python:{python}.")
+    assert "USER 10001:10001" in lines
+
+
+@pytest.mark.parametrize("registry", ["", "ghcr.io/owner", "localhost:5000/a/b"])
+def test_the_image_is_built_once_and_pushed_where_there_is_a_registry(registry: str, render: Render) -> None:
+    content = yaml.safe_load((render(pool_type="docker", image_registry=registry) / "prefect.yaml").read_text("utf-8"))
+    (step,) = content["build"]
+    inputs = step["prefect_docker.deployments.steps.build_docker_image"]
+    assert inputs["image_name"] == f"{registry}/my-flows".lstrip("/")
+    assert ("push" in content) == (registry != "")
+    assert all("build" not in deployment for deployment in content["deployments"])
+    assert all(d["work_pool"]["job_variables"] == {"image": "{{ image.image }}"} for d in content["deployments"])
+
+
+def test_compose_is_pinned_checked_and_shows_nothing_without_a_password(render: Render) -> None:
+    compose = yaml.safe_load((render(pool_type="docker") / "compose.yaml").read_text("utf-8"))
+    services = compose["services"]
+    assert services.keys() == {"postgres", "redis", "server", "services", "worker"}
+    for name, service in services.items():
+        assert not service["image"].endswith(("latest", ":3")), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert "healthcheck" in services["postgres"].keys() & services["redis"].keys() & services["server"].keys()
+    assert services["server"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"].startswith(
+        "${PREFECT_SERVER_API_AUTH_STRING:?"
+    )
+    assert compose["volumes"].keys() == {"postgres", "redis"}
+
+
+@pytest.mark.skipif(
+    not shutil.which("docker") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode != 0,
+    reason="needs Docker's plugin compose",
+)
+def test_compose_is_valid_for_docker(render: Render) -> None:
+    folder = render(pool_type="docker")
+    command = ["docker", "compose", "config", "--quiet"]
+    refused = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert "set it in .env" in refused.stderr
+    (folder / ".env").write_text("PREFECT_SERVER_API_AUTH_STRING=admin:secret\nPOSTGRES_PASSWORD=secret\n")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
