@@ -39,18 +39,7 @@ ENV PATH=/venv/bin:$PATH
 def build(folder: Path, name: str, dockerfile: str) -> float:
     """Build an image and return the seconds that it took."""
     started = time.monotonic()
-    docker(
-        "buildx",
-        "build",
-        "--quiet",
-        "--load",
-        "--tag",
-        name,
-        "--file",
-        str(folder / dockerfile),
-        str(folder),
-        timeout=600,
-    )
+    docker("buildx", "build", "--quiet", "--load", "--tag", name, "--file", dockerfile, str(folder), timeout=600)
     return time.monotonic() - started
 
 
@@ -90,14 +79,14 @@ def main() -> None:
         ways = {"ours": ("Dockerfile", {}), "plain": ("Dockerfile.plain", {"container_create_kwargs": {}})}
         rebuilt: dict[str, list[float]] = {way: [] for way in ways}
         started: dict[str, list[float]] = {way: [] for way in ways}
-        for way, (dockerfile, _) in ways.items():
-            build(folder, f"boxed:{way}", dockerfile)
-        for number in range(rounds):
-            (folder / "flows/changed.py").write_text(f"NUMBER = {number}\n")
-            for way, (dockerfile, _) in ways.items():
-                rebuilt[way].append(build(folder, f"boxed:{way}", dockerfile))
         worker = None
         try:
+            for way, (dockerfile, _) in ways.items():
+                build(folder, f"boxed:{way}", dockerfile)
+            for number in range(rounds):
+                (folder / "flows/changed.py").write_text(f"NUMBER = {number}\n")
+                for way, (dockerfile, _) in ways.items():
+                    rebuilt[way].append(build(folder, f"boxed:{way}", dockerfile))
             server.start()
             code, told = project("apply", "--yes", "--skip-build")
             assert code == 0, told
@@ -122,9 +111,7 @@ def main() -> None:
             print(
                 f"{way:6} {size(f'boxed:{way}'):4.0f} MB  rebuild {told_of(rebuilt[way])}  start {told_of(started[way])}"
             )
-            for container in docker("container", "ls", "--all", "--quiet", "--filter", f"ancestor=boxed:{way}").split():
-                docker("container", "rm", "--force", container)
-            docker("image", "rm", "--force", f"boxed:{way}")
+        docker("image", "rm", "--force", *(f"boxed:{way}" for way in ways))
 
 
 def told_of(seconds: list[float]) -> str:

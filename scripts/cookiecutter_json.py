@@ -80,7 +80,9 @@ def workflow_inputs(form: Form) -> Iterator[str]:
         elif "choices" in question and not question.get("multiselect"):
             field |= {"type": "choice", "options": list(dict.fromkeys([field["default"], *choices(form, name)]))}
         yield f"      {name}:\n"
-        yield from (f"        {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in field.items())
+        for key, value in field.items():
+            lines = [f"\n          - {json.dumps(one)}" for one in value] if isinstance(value, list) else []
+            yield f"        {key}:{''.join(lines) or ' ' + json.dumps(value, ensure_ascii=False)}\n"
     yield "\n"
 
 

@@ -76,18 +76,6 @@ def allowed(name: str, known: Answers) -> list:
     return [value for value, parts in picked.items() if not any(reasons[part] for part in parts)]
 
 
-def unfit() -> list[tuple[str, Any, Answers]]:
-    """Return each choice that one other answer rules out: the question, the choice and that answer."""
-    return [
-        (name, value, {other: answer})
-        for other in CHOICES
-        for answer in allowed(other, DEFAULTS)
-        for name in CHOICES
-        for value, reason in offered(QUESTIONS[name], completed({other: answer})).items()
-        if reason and not offered(QUESTIONS[name], DEFAULTS)[value] and name != other
-    ]
-
-
 def pairs(answers: Answers) -> set[Pair]:
     return {frozenset(pair) for pair in combinations([item for item in answers.items() if item[0] in CHOICES], 2)}
 
@@ -121,6 +109,24 @@ def completions(
             continue
         answer = {name: value}
         yield from completions(wanted, missing, tuple(rest), known | answer, shown | answer)
+
+
+def unfit() -> list[tuple[str, Any, str, Answers]]:
+    """Return each choice that an answer rules out: the question, the choice, the other question, fit answers to it."""
+
+    @cache
+    def refused(other: str, answer: Any) -> tuple[Answers, set[tuple[str, Any]]]:
+        fit = next(completions({other: answer}, set()))
+        known = completed(fit)
+        return fit, {(name, one) for name in CHOICES for one, why in offered(QUESTIONS[name], known).items() if why}
+
+    return [
+        (name, value, other, fit)
+        for other in CHOICES
+        for fit, found in [refused(other, answer) for answer in CHOICES[other]]
+        for name, value in sorted(found)
+        if name != other and any((name, value) not in refused(other, another)[1] for another in CHOICES[other])
+    ]
 
 
 def all_pairs() -> list[Pair]:

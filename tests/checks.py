@@ -25,9 +25,10 @@ PARSERS = {
 }
 # Markup that somebody else renders: Prefect when an alert fires or a deployment is read, GitHub when a workflow runs.
 FOREIGN_MARKUP = {
+    "tests/conftest.py": r"\{\{ env \}\}",
     "*/*deployments.py": r"\{\{ (\$[A-Z_]+|imge\.image) \}\}",
     "ops/automations.py": r"\{\{[^{}]*\b(flow|flow_run|deployment)\b[^{}]*\}\}",
-    "prefect.yaml": r"\{\{ (\$IMAGE_TAG|image\.[a-z_]+) \}\}",
+    "prefect.yaml": r"\{\{ (\$IMAGE_TAG|image\.[a-z_]+|clone\.directory|prefect\.blocks\.[a-z.-]+) \}\}",
     ".github/workflows/*": r"\$\{\{[^{}]*\b(env|github|inputs|matrix|needs|runner|secrets|steps|vars)\b[^{}]*\}\}",
 }
 YAMLLINT = YamlLintConfig(file=str(ROOT / ".yamllint.yaml"))

@@ -12,7 +12,7 @@ from typing import Any
 import copier
 import pytest
 import yaml
-from answers import CHOICES, QUESTIONS, Answers, Render, completed, offered, unfit
+from answers import CHOICES, DEFAULTS, QUESTIONS, Answers, Render, completed, offered, unfit
 from checks import faults, stored
 
 RULES = {  # how each message goes on behind the name of the question
@@ -79,10 +79,9 @@ def test_bad_text_is_refused(question: str, answer: Any, refuse: Refuse) -> None
 
 @pytest.mark.parametrize("question", CHOICES)
 def test_unknown_choice_is_refused(question: str, refuse: Refuse) -> None:
-    several = QUESTIONS[question].get("multiselect")
-    offered = list(max(CHOICES[question], key=len)) if several else CHOICES[question]
-    answer = ["nonsense"] if several else "nonsense"
-    refuse({question: answer}, f"Invalid choice for '{question}': 'nonsense' is not in {offered}")
+    fit = [value for value, reason in offered(QUESTIONS[question], DEFAULTS).items() if not reason]
+    answer = ["nonsense"] if QUESTIONS[question].get("multiselect") else "nonsense"
+    refuse({question: answer}, f"Invalid choice for '{question}': 'nonsense' is not in {fit}")
 
 
 @pytest.mark.parametrize("question", [name for name in CHOICES if QUESTIONS[name].get("multiselect")])
@@ -90,11 +89,14 @@ def test_one_choice_in_place_of_a_list_is_refused(question: str, refuse: Refuse)
     refuse({question: "slack"}, "Not a YAML list: 'slack'")  # Copier's words: it reads the list before any validator
 
 
-@pytest.mark.parametrize(("question", "answer", "other"), unfit(), ids=str)
-def test_choice_that_does_not_fit_is_refused(question: str, answer: str, other: Answers, refuse: Refuse) -> None:
-    reason = offered(QUESTIONS[question], completed(other))[answer]
+UNFIT = [(name, value, {key: fit[key] for key in fit if key != name}) for name, value, _, fit in unfit()]
+
+
+@pytest.mark.parametrize(("question", "answer", "fit"), UNFIT, ids=lambda value: str(value)[:30])
+def test_choice_that_does_not_fit_is_refused(question: str, answer: str, fit: Answers, refuse: Refuse) -> None:
+    reason = offered(QUESTIONS[question], completed(fit))[answer]
     several = QUESTIONS[question].get("multiselect")
-    refuse(other | {question: [answer] if several else answer}, f"Invalid choice for '{question}': {reason}")
+    refuse(fit | {question: [answer] if several else answer}, f"Invalid choice for '{question}': {reason}")
 
 
 def test_computed_slug_cannot_be_set(refuse: Refuse) -> None:

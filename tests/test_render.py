@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from answers import CHOICES, CONFIG, QUESTIONS, ROOT, Answers, Render, all_pairs, cover, pairs
+from answers import CHOICES, CONFIG, QUESTIONS, ROOT, Answers, Render, all_pairs, cover, pairs, unfit
 from checks import contents, faults, files, stored, unused
 
 FILES = [
@@ -72,9 +72,10 @@ def test_no_workflow_without_github(render: Render) -> None:
     assert not (render(ci="none") / ".github").exists()
 
 
-def test_cover_misses_only_alerts_that_go_nowhere() -> None:
+def test_cover_misses_only_what_does_not_fit_and_alerts_that_go_nowhere() -> None:
     missed = set(all_pairs()) - set().union(*map(pairs, COVER))
-    assert missed == {frozenset([("alert_channels", ()), ("alert_on", value)]) for value in CHOICES["alert_on"]}
+    nowhere = {frozenset([("alert_channels", ()), ("alert_on", value)]) for value in CHOICES["alert_on"]}
+    assert missed == nowhere | {frozenset([(name, value), (other, fit[other])]) for name, value, other, fit in unfit()}
 
 
 @pytest.mark.parametrize("row", COVER, ids=label)

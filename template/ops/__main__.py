@@ -165,6 +165,8 @@ def worker(
     name = pool or next(iter(pools))
     if name not in pools:
         raise OpsError(f"work pool {name} is not declared in ops/work_pools.py: choose one of {', '.join(pools)}")
+    if "base_job_template" not in pools[name]:
+        raise OpsError(f"Prefect Cloud starts the runs of the work pool {name} itself: it needs no worker")
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", name, "--type", pools[name]["type"]]
     os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # it starts runs with it
     os.execv(sys.executable, [*command, "--no-create-pool-if-not-found"])  # noqa: S606

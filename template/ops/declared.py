@@ -19,7 +19,7 @@ from ops.kinds import KINDS, Fields, automation_fields
 from ops.limits import GLOBAL_CONCURRENCY_LIMITS, TAG_LIMITS
 from ops.settings import PROJECT_TAG, MissingSetting, OpsError, Settings, problems
 from ops.variables import VARIABLES
-from ops.work_pools import WORK_POOLS, WORK_QUEUES, job_template
+from ops.work_pools import WORK_QUEUES, job_template, work_pools
 
 Ids = dict[tuple[str, str], str]  # (kind, name) -> id on the server
 logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its errors repeat an address, which is a secret
@@ -44,8 +44,11 @@ class Declared:
         self.stand_ins: dict[str, str] = {}  # id -> what is not on the server yet
 
         environment = ENVIRONMENTS[settings.prefect_env]
-        pools = [pool.model_copy(update={"name": pool.name + environment.pool_suffix}) for pool in WORK_POOLS]
+        pools = [pool.model_copy(update={"name": pool.name + environment.pool_suffix}) for pool in work_pools(settings)]
         local = {pool.name: process_pool(pool) for pool in pools if environment.local and pool.type != "process"}
+        for name, setting in Settings.model_fields.items():
+            if setting.default == "" and not (getattr(settings, name) or environment.local):  # work pools need it
+                self.faults.append(str(MissingSetting(name.upper(), setting.description or "")))
         for pool in pools:
             here = local.get(pool.name, pool)
             self.add("work pool", here.name, set_fields(here))
@@ -73,7 +76,7 @@ class Declared:
             if pool := local.get(deployment["work_pool_name"]):
                 known = pool.base_job_template["variables"]["properties"]
                 kept = {name: value for name, value in deployment["job_variables"].items() if name in known}
-                deployment |= {"work_pool_name": pool.name, "job_variables": kept}
+                deployment |= {"work_pool_name": pool.name, "job_variables": kept, "pull_steps": []}
 
     def add(self, kind: str, name: str, fields: Fields) -> None:
         if name in self.objects[kind]:
@@ -99,6 +102,25 @@ class Declared:
             declared_fields = set(type(block).model_fields)
             data = block.model_dump(mode="json", include=declared_fields, context={"include_secrets": True})
             self.add("block", self.blocks[name], {"name": name, "data": data, "block": block})
+
+    def check_provisioned(self, pool: Fields, found: Fields) -> list[str]:
+        """Return what is wrong with a pool whose job template Prefect Cloud makes, and with its job variables.
+
+        Args:
+            pool: as it is declared
+            found: as it is on the server, or nothing
+        """
+        if not found:
+            flag = " --provision-infra" if pool["type"].endswith(":push") else ""
+            create = f"prefect work-pool create --type {pool['type']}{flag} {pool['name']}"
+            return [f"work pool {pool['name']} is not there yet: {create}"]
+        schema = found["base_job_template"].get("variables", {"properties": {}})
+        return [
+            f"deployment {name.rpartition('/')[2]}: {fault}"
+            for name, fields in self.objects["deployment"].items()
+            if fields["work_pool_name"] == pool["name"]
+            for fault in deployments.misfits("job variable", fields["job_variables"], schema)
+        ]
 
     def add_automations(self, ids: Ids) -> None:
         """Declare the automations again, now that blocks and deployments have the `ids` that they refer to.

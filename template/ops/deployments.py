@@ -118,12 +118,13 @@ def load(
 ) -> tuple[dict[str, dict[str, Any]], Triggers, list[str]]:
     """Return the fields that the API takes, by flow/deployment; the triggers; and all faults, one line each.
 
-    The job templates of `pools`, the declared work pools, say which job variables exist.
+    The job templates of `pools`, the declared work pools, say which job variables exist; of a pool without one, whose
+    template Prefect Cloud makes, `Declared.check_provisioned` tells.
     """
     declared: dict[str, dict[str, Any]] = {}
     triggers: Triggers = []
     faults: list[str] = []
-    schemas = {pool.name: pool.base_job_template["variables"] for pool in pools}
+    schemas = {pool.name: pool.base_job_template.get("variables") for pool in pools}
     try:
         content = read(file)
         images = built_images(content)
@@ -290,11 +291,11 @@ def check(entry: Deployment, schema: dict[str, Any]) -> Iterator[str]:
             yield f"parameter {', '.join(missing)}{origin} has no value, so its runs would fail"
 
 
-def check_work_pool(pool: WorkPool, schemas: dict[str, dict[str, Any]]) -> Iterator[str]:
+def check_work_pool(pool: WorkPool, schemas: dict[str, dict[str, Any] | None]) -> Iterator[str]:
     """Yield the faults of the pool's name and of the job variables against the pool's job template."""
-    if pool.name in schemas:
-        yield from misfits("job variable", pool.job_variables, schemas[pool.name])
-    else:
+    if schema := schemas.get(pool.name):
+        yield from misfits("job variable", pool.job_variables, schema)
+    elif pool.name not in schemas:
         yield f"work pool {pool.name} is not declared in ops/work_pools.py{hint(pool.name, schemas)}"
 
 

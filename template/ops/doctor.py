@@ -38,7 +38,8 @@ async def findings() -> AsyncIterator[tuple[bool, str]]:
                 yield "stays so" in note or "is left out" in note, note
             differs = len(plan.pending) + len(plan.undeclared)
             yield not differs, f"{differs} objects differ from the repository" + (": see make plan" if differs else "")
-            for name in declared.objects["work pool"] if not plan.pending else []:
+            served = [name for name, pool in declared.objects["work pool"].items() if "base_job_template" in pool]
+            for name in served if not plan.pending else []:
                 workers = await client.read_workers_for_work_pool(name)
                 online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
                 yield online > 0, f"work pool {name}: {online} workers online" + ("" if online else ": make worker")

@@ -115,6 +115,8 @@ async def make_plan(client: PrefectClient, declared: Declared, only: str = "") -
             plan.notes += [f"{change}{what} is paused on the server and stays so" for what in change.paused]
             if change.found and (other := owner(kind, change.found)) not in (None, PROJECT):
                 faults.append(f"{change} belongs to the project {other} on this server: choose another name")
+            if kind.label == "work pool" and "base_job_template" not in fields:
+                faults += declared.check_provisioned(fields, change.found)
             if kind.label == "work pool" and "type" in change.differs:
                 faults.append(f"{change} has type {change.found['type']}, which cannot change: rename the pool")
         mine = [Change(kind, kind.name(one), "undeclared", found=one) for one in objects if owner(kind, one) == PROJECT]

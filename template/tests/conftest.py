@@ -42,6 +42,8 @@ def settings() -> Settings:
     """Settings as in production, with every secret given; alerts go to a port where nobody listens."""
     values: dict[str, object] = {"prefect_env": "prod"}
     for name, field in Settings.model_fields.items():
+        if field.default == "":
+            values[name] = "needed"
         if field.annotation == SecretStr | None:
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
             values[name] = str(extra.get("local", "{receiver}")).format(receiver="127.0.0.1:9/hush-hush")
@@ -59,14 +61,25 @@ def server() -> Iterator[None]:
         yield
 
 
+PUSH = {
+    "job_configuration": {"env": "{{ env }}"},
+    "variables": {"properties": {"env": {"type": "object"}, "image": {"type": "string"}}},
+}
+
+
 @pytest.fixture(scope="session")
 def deployed(server: None, settings: Settings) -> "Plan":
     """That server with everything on it that the project declares; gives the plan of the first `apply`."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+
     from ops.reconcile import Declared, apply, connect, make_plan
 
     async def deploy() -> "Plan":
         declared = Declared(settings)
         async with connect() as client:
+            for pool in declared.objects["work pool"].values():
+                if "base_job_template" not in pool:  # Prefect Cloud makes it
+                    await client.create_work_pool(WorkPoolCreate.model_validate({**pool, "base_job_template": PUSH}))
             plan = await make_plan(client, declared)
             await apply(client, declared, plan, lambda _: None)
         return plan

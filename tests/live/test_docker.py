@@ -30,19 +30,11 @@ def probe() -> None:
         told = "writable"
     except OSError as error:
         told = error.strerror
-    get_run_logger().info(f"uid={os.getuid()} app={told}")
-
-
-@flow
-def dies() -> None:
-    os._exit(137)  # as when the memory is at its end
+    get_run_logger().info(f"uid={os.getuid()} app={told} pid={os.getpid()}")
 """
 DEPLOYMENT = """
   - name: probe
     entrypoint: flows.probe.probe
-    work_pool: *work_pool
-  - name: dies
-    entrypoint: flows.probe.dies
     work_pool: *work_pool
 """
 
@@ -67,7 +59,7 @@ class Project:
         return subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], text=True).strip()
 
     def run(self, deployment: str) -> tuple[str, str]:
-        """Run a deployment; return the name of the state in which it ended, and its log once that is complete."""
+        """Run a deployment; return the name of the state in which it ended, and its log."""
         id = self.server("GET", f"/deployments/name/{deployment}")["id"]
         run = self.server("POST", f"/deployments/{id}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
         deadline = time.monotonic() + 240
@@ -76,12 +68,8 @@ class Project:
             if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
                 break
             time.sleep(0.5)
-        log = ""
-        while time.monotonic() < deadline and "Finished in state" not in log and state["type"] != "CRASHED":
-            found = self.server("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200})
-            log = "\n".join(line["message"] for line in found)
-            time.sleep(0.5)
-        return state["name"], log
+        found = self.server("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200})
+        return state["name"], "\n".join(line["message"] for line in found)
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +95,6 @@ def project(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
     finally:
         server.kill()
         for image in docker("image", "ls", "--quiet", "boxed").split():
-            for container in docker("container", "ls", "--all", "--quiet", "--filter", f"ancestor={image}").split():
-                docker("container", "rm", "--force", container)
             docker("image", "rm", "--force", image)
 
 
@@ -128,7 +114,7 @@ def test_flows_run_in_containers_of_the_image(project: Project) -> None:
 
     code, told = project("apply", "--yes")
     assert code == 0, told
-    assert images() == [f"boxed:{commit}"]  # built once, for all deployments
+    assert images() == [f"boxed:{commit}"]  # built once, for all three deployments
     deployed = project.server("GET", "/deployments/name/probe/probe")
     assert deployed["job_variables"] == {"image": f"boxed:{commit}"}
     assert project("plan")[0] == 0
@@ -141,8 +127,6 @@ def test_flows_run_in_containers_of_the_image(project: Project) -> None:
         state, told = project.run("probe/probe")
         assert state == "Completed", f"{told}\n{log.read_text()[-3000:]}"
         assert "uid=10001 app=Read-only file system" in told
-        state, told = project.run("dies/dies")
-        assert state == "Crashed", f"{told}\n{log.read_text()[-3000:]}"
         state, told = project.run("etl/etl-daily")
         assert state == "Completed", f"{told}\n{log.read_text()[-3000:]}"
     finally:
