@@ -35,7 +35,7 @@ format: .venv/.synced ## Format the template and its static files
 	@.venv/bin/ruff format --quiet . && .venv/bin/ruff check --quiet --fix .
 
 bench: .venv/.synced ## Benchmarks: ratios measured on this machine
-	@.venv/bin/python benchmarks/first_run.py && .venv/bin/python benchmarks/ops_apply.py
+	@.venv/bin/python benchmarks/first_run.py && .venv/bin/python benchmarks/ops_apply.py && .venv/bin/python benchmarks/task_runners.py
 
 release: .venv/.synced ## Check, bump, date the changelog, commit and tag: make release VERSION=0.2.0
 	@.venv/bin/python scripts/release.py --check "$(VERSION)"

@@ -19,7 +19,6 @@ Answers = dict[str, Any]
 RESERVED = {
     "result_storage": "where results of tasks are kept",
     "observability": "where metrics and traces go",
-    "task_runner": "Dask or Ray, for work that outgrows one machine",
     "from_airflow": "notes for teams that come from Airflow",
 }
 
