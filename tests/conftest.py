@@ -1,12 +1,18 @@
 """Rendering for the tests: through Copier's API, from a plain folder, without trust."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import copier
 import pytest
 from answers import ROOT, Render
+
+# Tests import from projects that others compare file by file: no bytecode in there, nor from what they start.
+sys.dont_write_bytecode = True
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 @pytest.fixture(scope="session")

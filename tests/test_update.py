@@ -47,8 +47,11 @@ OTHER_TEXT = {
     "user_email": "else@example.com",
     "sla_minutes": "5",
 }
-ONLY_ON_UPDATE = rendered("\n".join(CONFIG["_exclude"]), {"_copier_operation": "update", "ci": "github"}).split()
-YOURS = tuple(line.removeprefix("/") for line in ONLY_ON_UPDATE if line.startswith("/"))  # what no update touches
+LEFT_OUT = {
+    operation: set(rendered("\n".join(CONFIG["_exclude"]), DEFAULTS | {"_copier_operation": operation}).split())
+    for operation in ("copy", "update")
+}
+YOURS = tuple(line.removeprefix("/") for line in LEFT_OUT["update"] - LEFT_OUT["copy"])  # what no update touches
 MARKER = re.compile(rb"^(<{7}|>{7}) (before|after) updating$", re.MULTILINE)
 CLI = Path(sys.executable).with_name("copier")
 
