@@ -15,7 +15,7 @@ from unittest.mock import Mock
 
 import copier
 import pytest
-from answers import CHOICES, CONFIG, DEFAULTS, QUESTIONS, ROOT, Answers, completions, rendered
+from answers import CHOICES, CONFIG, DEFAULTS, QUESTIONS, ROOT, Answers, allowed, completions, rendered
 from checks import contents, faults, stored
 from copier import VcsRef
 from copier._main import Worker
@@ -47,6 +47,7 @@ OTHER_TEXT = {
     "user_email": "else@example.com",
     "sla_minutes": "5",
 }
+OTHER_IMAGE = {"pool_type": "docker", "image_registry": "ghcr.io/somebody"}
 LEFT_OUT = {
     operation: set(rendered("\n".join(CONFIG["_exclude"]), DEFAULTS | {"_copier_operation": operation}).split())
     for operation in ("copy", "update")
@@ -341,11 +342,12 @@ def another(question: str) -> Answers:
     if choice is None:
         return {}
     shown = rendered(QUESTIONS[question].get("when", True), DEFAULTS) == "True"
-    wanted = {question: choice} if shown else next(completions({question: choice}, set()))
+    fits = shown and choice in allowed(question, DEFAULTS)
+    wanted = {question: choice} if fits else next(completions({question: choice}, set()))
     return {name: plain(answer) for name, answer in wanted.items()}
 
 
-OTHERS = [OTHER_TEXT, *filter(None, map(another, CHOICES))]
+OTHERS = [OTHER_TEXT, OTHER_IMAGE, *filter(None, map(another, CHOICES))]
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=lambda other: "-".join(other)[:40])
@@ -366,7 +368,8 @@ def test_answers_can_be_changed_and_changed_back(other: Answers, edited: Path, t
 
 def test_no_question_is_left_out() -> None:
     asked = {name for name, question in QUESTIONS.items() if question.get("when") is not False}
-    assert asked - set().union(*OTHERS) == {name for name in CHOICES if len(CHOICES[name]) == 1}
+    changed = {name for other in OTHERS for name, answer in other.items() if answer != plain(DEFAULTS[name])}
+    assert asked - changed == {name for name in CHOICES if len(CHOICES[name]) == 1}
 
 
 # --- where it is refused, or cut short ------------------------------------------------------------------

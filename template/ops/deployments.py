@@ -112,6 +112,11 @@ class PrefectYaml(BaseModel):
     pull: list[dict[str, Any]] | None = None
     deployments: list[dict[str, Any]] = []
 
+    @field_validator("build", "push", "deployments", mode="before")
+    @classmethod
+    def read_nothing(cls, value: Any) -> Any:  # `prefect init` writes `build: null`
+        return [] if value is None else value
+
 
 def load(
     environment: Environment, pools: Iterable[WorkPoolCreate], file: Path = FILE
