@@ -101,6 +101,25 @@ def sampled(seed: int) -> tuple[Answers, Answers]:
     return given, apply
 
 
+def cookiecut(given: Answers, source: Path, parent: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the project that `cookiecutter --no-input` makes in the folder `parent` with the words `given`."""
+    questions = generate_context(str(ROOT / "cookiecutter.json"), extra_context=given)
+    chosen = prompt_for_config(questions, no_input=True)
+    post_gen = hook("post_gen_project", context(**chosen, _template=str(source), _repo_dir=str(source)))
+    folder = parent / chosen["project_slug"]
+    folder.mkdir()
+    (folder / "HOOKS-ARE-OFF.md").touch()
+
+    def run(command: list[str], **_: Any) -> Namespace:
+        assert command[:3] == [sys.executable, "-m", "copier"]
+        return Namespace(returncode=CopierApp.run(command[2:], exit=False)[1])
+
+    post_gen["subprocess"] = SimpleNamespace(run=run, PIPE=subprocess.PIPE)
+    monkeypatch.chdir(folder)
+    post_gen["main"]()
+    return folder
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_every_door_gives_the_same_bytes(
     seed: int, source: Path, render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -116,20 +135,7 @@ def test_every_door_gives_the_same_bytes(
     bootstrap.render(tmp_path / "bootstrap", Namespace(data=data, defaults=True, vcs_ref=None))
     assert tree(tmp_path / "bootstrap") == tree(expected)
 
-    questions = generate_context(str(ROOT / "cookiecutter.json"), extra_context=dict(data))
-    chosen = prompt_for_config(questions, no_input=True)
-    post_gen = hook("post_gen_project", context(**chosen, _template=str(source), _repo_dir=str(source)))
-    folder = tmp_path / chosen["project_slug"]
-    folder.mkdir()
-    (folder / "HOOKS-ARE-OFF.md").touch()
-
-    def run(command: list[str], **_: Any) -> Namespace:
-        assert command[:3] == [sys.executable, "-m", "copier"]
-        return Namespace(returncode=CopierApp.run(command[2:], exit=False)[1])
-
-    post_gen["subprocess"] = SimpleNamespace(run=run, PIPE=subprocess.PIPE)
-    monkeypatch.chdir(folder)
-    post_gen["main"]()
+    folder = cookiecut(dict(data), source, tmp_path, monkeypatch)
     assert tree(folder) == tree(expected)
 
 
