@@ -23,7 +23,7 @@ from prefect import flow
 def sample(region: str = "eu", batch_size: int = 10, tables: list[str] | None = None) -> None:
     pass
 """
-LIMITS = 'TAG_LIMITS = {"warehouse": 3}'
+LIMITS = 'GLOBAL_CONCURRENCY_LIMITS = GLOBAL_CONCURRENCY_LIMITS[:1]\nTAG_LIMITS = {"warehouse": 3}'
 VARIABLES = 'VARIABLES = [VariableCreate(name="threshold", value={"eu": 5})]'
 QUEUES = 'WORK_QUEUES = {PROJECT: [WorkQueueCreate(name="urgent", concurrency_limit=2)]}'
 NIGHTLY = {
@@ -259,7 +259,7 @@ def test_only_what_this_project_no_longer_declares_is_pruned(
     request.addfinalizer(lambda: server("DELETE", "/variables/name/threshold_3"))
     both = everything(server)
 
-    applied.declare("limits", "GLOBAL_CONCURRENCY_LIMITS = []")
+    applied.declare("limits", "GLOBAL_CONCURRENCY_LIMITS, TAG_LIMITS = [], {}")
     applied.declare("variables", "")
     applied.declare("work_pools", "")
     applied.declare("blocks", 'del BLOCKS["etl-source-token"]')
@@ -387,7 +387,7 @@ def test_all_faults_are_told_and_nothing_is_written(ops: Project) -> None:
     ten = [{**NIGHTLY, "name": f"nightly-{number}"} for number in range(10)]
     ten[7] |= {"parameters": {"regio": "eu"}}
     ops.deploy(*ten)
-    ops.declare("limits", "GLOBAL_CONCURRENCY_LIMITS *= 2")
+    ops.declare("limits", "GLOBAL_CONCURRENCY_LIMITS = GLOBAL_CONCURRENCY_LIMITS[:1] * 2")
     refused = ops("apply", "--yes", SLACK_WEBHOOK_URL="")
     assert is_clear(refused, 1) == [
         "global concurrency limit etl-load is declared twice",
