@@ -65,7 +65,7 @@ def imported(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     try:
         yield importlib.import_module("ops.declared")
     finally:
-        for name in [name for name in sys.modules if name.split(".")[0] in ("flows", "ops")]:
+        for name in [name for name in sys.modules if name.split(".")[0] in ("flows", "ops", "runtime")]:
             del sys.modules[name]
         monkeypatch.undo()
 

@@ -161,13 +161,15 @@ def worker(
     """Start a worker for this project's work pool, here; Ctrl-C stops it."""
     from ops.declared import Declared
 
-    pools = Declared(Settings()).objects["work pool"]
+    settings = Settings()
+    pools = Declared(settings).objects["work pool"]
     name = pool or next(iter(pools))
     if name not in pools:
         raise OpsError(f"work pool {name} is not declared in ops/work_pools.py: choose one of {', '.join(pools)}")
     if "base_job_template" not in pools[name]:
         raise OpsError(f"Prefect Cloud starts the runs of the work pool {name} itself: it needs no worker")
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", name, "--type", pools[name]["type"]]
+    os.environ |= settings.for_runs()
     os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # it starts runs with it
     os.execv(sys.executable, [*command, "--no-create-pool-if-not-found"])  # noqa: S606
 

@@ -59,6 +59,7 @@ def environment(port: int, receiver: str) -> dict[str, str]:
     }
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+        **Settings(prefect_env="dev").for_runs(),
         **local,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # the worker starts runs with it
         "DO_NOT_TRACK": "1",

@@ -17,11 +17,12 @@ from rich.console import Console
 from ops import declared, reconcile
 from ops.reconcile import Change, Declared, OpsError, Plan, connect, delete, make_plan
 from ops.report import as_json, as_markdown, print_plan
-from ops.settings import Settings
+from ops.settings import FLOW_SECRETS, Settings
 
 pytestmark = pytest.mark.server
 
-SECRETS = [name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None]
+SETTINGS = Settings.model_fields.items()
+SECRETS = [name for name, field in SETTINGS if field.annotation == SecretStr | None and name not in FLOW_SECRETS]
 ALERTS = [name for name in SECRETS if Settings.model_fields[name].json_schema_extra]  # says where `make dev` sends it
 EXTRA = VariableCreate(name="only_in_this_test", value="1")
 
