@@ -5,13 +5,14 @@ which this template uses. A test holds it to Copier, byte for byte and message f
 Ansible filters, PyYAML and pathspec; Copier itself brings ten more packages, and twice the wait.
 """
 
+import difflib
 import io
-import re
 import shlex
 import stat
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,10 @@ class Template:
             extensions=["jinja2_ansible_filters.AnsibleCoreFiltersExtension"],
             **config["_envops"] | {"undefined": StrictUndefined},
         )
+        self.compiled = cache(self.jinja.from_string)
 
     def render(self, value: Any, known: Answers) -> str:
-        return self.jinja.from_string(str(value)).render(known)
+        return self.compiled(str(value)).render(known)
 
     def choices(self, question: Answers, known: Answers) -> list[Answers]:
         """Return the choices of a question: the value, its label, and why it cannot be made, if so."""
@@ -195,8 +197,7 @@ def commands(template: Template, asked: Asked, source: str) -> dict[str, str]:
 
 def folder_of(template: Template, given: Answers) -> str:
     """Return the folder that fits the project's name: the default of the name is the folder's."""
-    slug = template.ask(given).known["project_slug"]
-    return slug if re.fullmatch(r"[a-z].*", slug) else "my-flows"
+    return template.ask(given).known["project_slug"] or "my-flows"
 
 
 def archive(files: dict[str, File], folder: str) -> bytes:
@@ -209,3 +210,62 @@ def archive(files: dict[str, File], folder: str) -> bytes:
             info.external_attr = (stat.S_IFREG | (0o755 if file.executable else 0o644)) << 16
             out.writestr(info, file.content)
     return buffer.getvalue()
+
+
+def compared(before: str, now: str) -> Answers:
+    """Return what a text changed: the numbers of the lines that are new, from 0, and how many are gone."""
+    old, new = before.splitlines(), now.splitlines()
+    added: list[int] = []
+    removed = 0
+    for what, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if what != "equal":
+            added += range(c, d)
+            removed += b - a
+    return {"added": added, "removed": removed}
+
+
+class Session:
+    """What the page asks for, with the project that it showed before."""
+
+    def __init__(self, root: Path, source: str, commit: str) -> None:
+        self.template, self.source, self.commit = Template(root), source, commit
+        self.folder = ""
+        self.files: dict[str, File] = {}
+
+    def applying(self, given: Answers) -> Answers:
+        """Return those answers whose questions are asked: Copier uses the others as well, but does not store them."""
+        given = {name: value for name, value in given.items() if name in self.template.questions}
+        while dropped := [name for name in given if name not in self.template.ask(given).stored]:
+            given = {name: value for name, value in given.items() if name != dropped[0]}
+        return given
+
+    def show(self, given: Answers) -> Answers:
+        """Return the form and, unless an answer is refused, the project and what changed in it."""
+        given = self.applying(given)
+        folder = folder_of(self.template, given)
+        asked = self.template.ask(given, folder)
+        shown: Answers = {"form": asked.form, "changed": asked.changed, "refusal": ""}
+        if asked.refusals:
+            return shown | {"refusal": str(asked.refusals[0])}
+        before, self.files = self.files, self.template.project(asked, self.source, self.commit)
+        self.folder = folder
+        files = []
+        for name, file in self.files.items():
+            text = file.content.decode()
+            row = {"name": name, "text": text, "executable": file.executable, "added": [], "removed": 0, "state": ""}
+            if name in before and before[name].content != file.content:
+                row |= {"state": "changed", **compared(before[name].content.decode(), text)}
+            elif before and name not in before:
+                row["state"] = "new"
+            files.append(row)
+        gone = [name for name in before if name not in self.files]
+        return shown | {
+            "folder": folder,
+            "files": files,
+            "gone": gone,
+            "commands": commands(self.template, asked, self.source),
+        }
+
+    def archive(self) -> bytes:
+        """Return the project that is shown as a zip file."""
+        return archive(self.files, self.folder)
