@@ -91,11 +91,12 @@ def test_kubernetes_knows_what_is_in_helm(answers: Answers, render: Render) -> N
     for manifest in documents(helm / "namespace.yaml"):
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     charts = {file.stem for file in helm.iterdir()} - {"namespace"}
-    assert charts == {"worker", "server"} if answers["prefect_backend"] == "server" else {"worker"}
+    assert charts == {"worker", "worker-heavy"} | ({"server"} if answers["prefect_backend"] == "server" else set())
     for chart in charts:
         (values,) = documents(helm / f"{chart}.yaml")
-        assert unfit_values(f"prefect-{chart}", values) == []
-        assert unfit_values(f"prefect-{chart}", values | {"wrker": {}}) == ["wrker"]
+        chart = f"prefect-{chart.removesuffix('-heavy')}"
+        assert unfit_values(chart, values) == []
+        assert unfit_values(chart, values | {"wrker": {}}) == ["wrker"]
 
 
 def test_a_misspelt_chart_value_is_found(render: Render) -> None:
@@ -132,16 +133,22 @@ def test_pools_fit_their_workers_and_misspelt_job_variables_are_found(
         with monkeypatch.context() as patch, imported(project, patch) as module:
             mine = declared(module)
             assert mine.faults == [], answers
-            (pool,) = mine.objects["work pool"].values()
-            assert pool["type"] == row["type"]
+            pool, *others = mine.objects["work pool"].values()
+            assert {one["type"] for one in (pool, *others)} == {row["type"]}
+            assert [one["name"] for one in others] == (["my-flows-heavy"] if "heavy" in row else [])
+            if "heavy" in row:
+                assert other_defaults(pool, *others) == row["heavy"]
+                ml_training = mine.objects["deployment"]["ml-training/ml-training"]
+                assert ml_training["work_pool_name"] == "my-flows-heavy"
             at_home = module.Declared(module.Settings(_env_file=None, prefect_env="dev"))  # with no setting at all
             assert at_home.faults == [], answers
             assert [one["type"] for one in at_home.objects["work pool"].values()] == ["process"]
             assert ("base_job_template" in pool) == ("worker" in row)
             if "worker" in row:
-                job = fits_its_worker(pool["base_job_template"], row["worker"])
-                if pool["type"] == "kubernetes":
-                    kubernetes_validate.validate(job["job_manifest"], KUBERNETES, strict=True)
+                for one in (pool, *others):
+                    job = fits_its_worker(one["base_job_template"], row["worker"])
+                    if one["type"] == "kubernetes":
+                        kubernetes_validate.validate(job["job_manifest"], KUBERNETES, strict=True)
             else:
                 (fault,) = mine.check_provisioned(pool, {})
                 assert f"prefect work-pool create --type {row['type']}" in fault
@@ -154,6 +161,12 @@ def test_pools_fit_their_workers_and_misspelt_job_variables_are_found(
                 f"deployment {name}: unknown job variable evn, did you mean env?"
                 for name in ("etl-daily", "ml-training")
             ], answers
+
+
+def other_defaults(pool: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults of job variables in which another pool differs."""
+    before, after = (one["base_job_template"]["variables"]["properties"] for one in (pool, other))
+    return {name: after[name].get("default") for name in after if after[name] != before[name]}
 
 
 IMAGE = {"image": "registry.example/my-flows:1"}

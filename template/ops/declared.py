@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect.automations import AutomationCore
@@ -17,7 +18,7 @@ from ops.blocks import BLOCKS
 from ops.environments import ENVIRONMENTS
 from ops.kinds import KINDS, Fields, automation_fields
 from ops.limits import GLOBAL_CONCURRENCY_LIMITS, TAG_LIMITS
-from ops.settings import PROJECT_TAG, MissingSetting, OpsError, Settings, problems
+from ops.settings import PROJECT, PROJECT_TAG, MissingSetting, OpsError, Settings, problems
 from ops.variables import VARIABLES
 from ops.work_pools import WORK_QUEUES, job_template, work_pools
 
@@ -45,22 +46,25 @@ class Declared:
 
         environment = ENVIRONMENTS[settings.prefect_env]
         pools = [pool.model_copy(update={"name": pool.name + environment.pool_suffix}) for pool in work_pools(settings)]
-        local = {pool.name: process_pool(pool) for pool in pools if environment.local and pool.type != "process"}
+        local = {pool.name: pool.type for pool in pools if environment.local and pool.type != "process"}
+        stand_in = local_pool()  # one, and so one worker, for all pools whose containers or cloud a laptop lacks
         for name, setting in Settings.model_fields.items():
             if setting.default == "" and not (getattr(settings, name) or environment.local):  # work pools need it
                 self.faults.append(str(MissingSetting(name.upper(), setting.description or "")))
-        for pool in pools:
-            here = local.get(pool.name, pool)
-            self.add("work pool", here.name, set_fields(here))
-            if here is not pool:
-                self.notes.append(f"{pool.type} is for other environments: runs are processes of the pool {here.name}")
+        for pool in [*(pool for pool in pools if pool.name not in local), *([stand_in] if local else [])]:
+            self.add("work pool", pool.name, set_fields(pool))
+        if local:
+            types = " and ".join(sorted({*local.values()}))
+            self.notes.append(f"{types} is for other environments: runs are processes of the pool {stand_in.name}")
         for pool_name, queues in WORK_QUEUES.items():
             owner = pool_name + environment.pool_suffix
-            owner = local[owner].name if owner in local else owner
+            owner = stand_in.name if owner in local else owner
             if owner not in self.objects["work pool"]:
                 self.faults.append(f"work queues of {pool_name}: that work pool is not declared in ops/work_pools.py")
             for queue in queues:
-                self.add("work queue", f"{owner}/{queue.name}", {"work_pool_name": owner, **set_fields(queue)})
+                name = f"{owner}/{queue.name}"
+                if owner != stand_in.name or name not in self.objects["work queue"]:  # two pools may have such a queue
+                    self.add("work queue", name, {"work_pool_name": owner, **set_fields(queue)})
         for limit in GLOBAL_CONCURRENCY_LIMITS:
             self.add("global concurrency limit", limit.name, set_fields(limit))
         for tag, slots in TAG_LIMITS.items():
@@ -70,13 +74,15 @@ class Declared:
             self.add("variable", variable.name, {"name": variable.name, "value": variable.value, "tags": tags})
         for name, make in BLOCKS.items():
             self.add_block(name, make)
+        for pool in pools:
+            self.faults += [f"work pool {pool.name}: {fault}" for fault in misfit_defaults(pool.base_job_template)]
         self.objects["deployment"], self.triggers, faults = deployments.load(environment, pools)
         self.faults += faults
         for deployment in self.objects["deployment"].values():
-            if pool := local.get(deployment["work_pool_name"]):
-                known = pool.base_job_template["variables"]["properties"]
+            if deployment["work_pool_name"] in local:
+                known = stand_in.base_job_template["variables"]["properties"]
                 kept = {name: value for name, value in deployment["job_variables"].items() if name in known}
-                deployment |= {"work_pool_name": pool.name, "job_variables": kept, "pull_steps": []}
+                deployment |= {"work_pool_name": stand_in.name, "job_variables": kept, "pull_steps": []}
 
     def add(self, kind: str, name: str, fields: Fields) -> None:
         if name in self.objects[kind]:
@@ -155,10 +161,17 @@ class Declared:
             self.add("automation", automation.name, automation_fields(tagged))
 
 
-def process_pool(pool: WorkPoolCreate) -> WorkPoolCreate:
-    """Return what stands in for a pool whose containers or cloud a laptop lacks; its type is not to change by name."""
+def local_pool() -> WorkPoolCreate:
+    """Return the pool of a laptop. It has a name of its own: the type of a pool cannot change."""
     template = job_template(ProcessWorker, command="python -m prefect.engine")
-    return pool.model_copy(update={"name": f"{pool.name}-local", "type": "process", "base_job_template": template})
+    return WorkPoolCreate(name=f"{PROJECT}-local", type="process", base_job_template=template)
+
+
+def misfit_defaults(template: dict[str, Any]) -> Iterator[str]:
+    """Yield the defaults of job variables that do not fit the template's own schema."""
+    if schema := template.get("variables"):
+        given = {name: one["default"] for name, one in schema["properties"].items() if "default" in one}
+        yield from deployments.misfits("default of job variable", given, schema)
 
 
 def set_fields(model: BaseModel) -> Fields:

@@ -9,27 +9,12 @@ import pytest
 import yaml
 from prefect.client.schemas.actions import WorkPoolCreate
 
+from ops import declared
 from ops.declared import Declared
 from ops.deployments import load
 from ops.environments import ENVIRONMENTS
-from ops.settings import PROJECT_TAG, Settings
-
-# --- this repository ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_this_repository_declares_nothing_wrong(settings: Settings, environment: str) -> None:
-    declared = Declared(settings.model_copy(update={"prefect_env": environment}))
-    declared.add_automations({})
-    assert declared.faults == []
-    deployments = declared.objects["deployment"].values()
-    assert deployments
-    assert all(PROJECT_TAG in deployment["tags"] for deployment in deployments)  # alerts watch it
-    active = [schedule for deployment in deployments for schedule in deployment["schedules"] if schedule["active"]]
-    assert not active or ENVIRONMENTS[environment].schedules
-
-
-# --- files with faults -------------------------------------------------------------------------------
+from ops.settings import PROJECT_TAG, OpsError, Settings
+from ops.work_pools import with_defaults
 
 POOL = WorkPoolCreate(
     name="main-pool",
@@ -39,6 +24,34 @@ POOL = WorkPoolCreate(
         "variables": {"type": "object", "properties": {"image": {"type": "string"}, "memory": {"type": "integer"}}},
     },
 )
+
+# --- this repository ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_this_repository_declares_nothing_wrong(settings: Settings, environment: str) -> None:
+    mine = Declared(settings.model_copy(update={"prefect_env": environment}))
+    mine.add_automations({})
+    assert mine.faults == []
+    deployments = mine.objects["deployment"].values()
+    assert deployments
+    assert all(PROJECT_TAG in deployment["tags"] for deployment in deployments)  # alerts watch it
+    active = [schedule for deployment in deployments for schedule in deployment["schedules"] if schedule["active"]]
+    assert not active or ENVIRONMENTS[environment].schedules
+
+
+def test_a_default_in_a_job_template_that_does_not_fit(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OpsError, match="unknown job variable memroy, did you mean memory"):
+        with_defaults(POOL.base_job_template, memroy=512)
+    much = with_defaults(POOL.base_job_template, memory="much")
+    wrong = POOL.model_copy(update={"base_job_template": much})
+    monkeypatch.setattr(declared, "work_pools", lambda _: [wrong])
+    fault = "work pool main-pool: default of job variable memory: 'much' is not of type 'integer'"
+    assert fault in Declared(settings).faults
+
+
+# --- files with faults -------------------------------------------------------------------------------
+
 FLOW = """
 from prefect import flow
 

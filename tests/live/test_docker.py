@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,19 @@ def probe() -> None:
         told = "writable"
     except OSError as error:
         told = error.strerror
-    get_run_logger().info(f"uid={os.getuid()} app={told} pid={os.getpid()}")
+    groups = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    limit = next((file.read_text().strip() for file in groups if file.exists()), "")
+    get_run_logger().info(f"uid={os.getuid()} app={told} memory={limit}")
 """
 DEPLOYMENT = """
   - name: probe
     entrypoint: flows.probe.probe
     work_pool: *work_pool
+  - name: heavy-probe
+    entrypoint: flows.probe.probe
+    work_pool:
+      <<: *work_pool
+      name: boxed-heavy
 """
 
 
@@ -68,8 +76,14 @@ class Project:
             if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
                 break
             time.sleep(0.5)
-        found = self.server("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200})
-        return state["name"], "\n".join(line["message"] for line in found)
+        told = ""
+        while time.monotonic() < deadline and "Finished in state" not in told:  # the log comes in batches
+            found = self.server("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200})
+            told = "\n".join(line["message"] for line in found)
+            if state["type"] != "COMPLETED":
+                break
+            time.sleep(0.2)
+        return state["name"], told
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +112,20 @@ def project(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
             docker("image", "rm", "--force", image)
 
 
+@contextmanager
+def worker(project: Project, *pool: str) -> Iterator[Path]:
+    """The worker of a pool; gives its log."""
+    log = project.folder.parent / "worker.log"
+    with log.open("wb") as out:
+        command = [".venv/bin/python", "-m", "ops", "worker", *pool]
+        process = subprocess.Popen(command, cwd=project.folder, env=project.env, stdout=out, stderr=out)
+    try:
+        yield log
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
 def images() -> list[str]:
     return docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "boxed").split()
 
@@ -114,24 +142,21 @@ def test_flows_run_in_containers_of_the_image(project: Project) -> None:
 
     code, told = project("apply", "--yes")
     assert code == 0, told
-    assert images() == [f"boxed:{commit}"]  # built once, for all three deployments
+    assert images() == [f"boxed:{commit}"]  # built once, for all deployments
     deployed = project.server("GET", "/deployments/name/probe/probe")
     assert deployed["job_variables"] == {"image": f"boxed:{commit}"}
     assert project("plan")[0] == 0
 
-    log = project.folder.parent / "worker.log"
-    with log.open("wb") as out:
-        command = [".venv/bin/python", "-m", "ops", "worker"]
-        worker = subprocess.Popen(command, cwd=project.folder, env=project.env, stdout=out, stderr=out)
-    try:
+    with worker(project) as log:
         state, told = project.run("probe/probe")
         assert state == "Completed", f"{told}\n{log.read_text()[-3000:]}"
-        assert "uid=10001 app=Read-only file system" in told
+        assert f"uid=10001 app=Read-only file system memory={2 * 1024**3}" in told
         state, told = project.run("etl/etl-daily")
         assert state == "Completed", f"{told}\n{log.read_text()[-3000:]}"
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(60)
+    with worker(project, "boxed-heavy") as log:
+        state, told = project.run("probe/heavy-probe")
+        assert state == "Completed", f"{told}\n{log.read_text()[-3000:]}"
+        assert f"memory={8 * 1024**3}" in told
 
     for tool in ("pip", "uv", "setuptools", "prefect_docker", "pytest"):
         with pytest.raises(RuntimeError, match="No module named"):

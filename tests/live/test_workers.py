@@ -39,7 +39,8 @@ class Project:
 
     def __init__(self, folder: Path, server: Server, **env: str) -> None:
         self.folder, self.server = folder, server
-        self.pool = yaml.safe_load((folder / "prefect.yaml").read_text())["name"]
+        content = yaml.safe_load((folder / "prefect.yaml").read_text())
+        self.pool = next(one["work_pool"]["name"] for one in content["deployments"] if one["name"] == "ml-training")
         self.env = without_prefect_settings(dict(os.environ)) | SETTINGS | {
             "DO_NOT_TRACK": "1",
             "IMAGE_TAG": "1",
@@ -164,7 +165,7 @@ def test_kubernetes_worker_submits_the_declared_job(
     assert pod["securityContext"]["runAsNonRoot"] is True
     (container,) = pod["containers"]
     assert container["image"] == "my-flows:1"
-    assert container["resources"] == {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}
+    assert container["resources"] == {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "8Gi"}}
     assert container["envFrom"] == [{"secretRef": {"name": "flow-secrets", "optional": True}}]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     reference = {"secretKeyRef": {"name": "prefect-auth", "key": "auth-string"}}
@@ -245,7 +246,7 @@ def test_ecs_worker_runs_the_declared_task(server: Server, render: Render, aws: 
         assert "does not exist" not in log.read_text()  # the queue of events
     definition = ecs.describe_task_definition(taskDefinition=task["taskDefinitionArn"])["taskDefinition"]
     role = "arn:aws:iam::123456789012:role/tasks"
-    assert (definition["cpu"], definition["memory"]) == ("512", "1024")
+    assert (definition["cpu"], definition["memory"]) == ("4096", "16384")
     assert (definition["networkMode"], definition["requiresCompatibilities"]) == ("awsvpc", ["FARGATE"])
     assert definition["executionRoleArn"] == f"{role}-execution"
     boto3.client("iam").get_role(RoleName="tasks-execution")
