@@ -1,5 +1,6 @@
 """The valid answers, read from copier.yml and data/ themselves: there is no second list of choices."""
 
+import random
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import combinations, product
@@ -8,6 +9,7 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2.meta import find_undeclared_variables
 
 Answers = dict[str, Any]
 Pair = frozenset[tuple[str, Any]]
@@ -16,6 +18,7 @@ Render = Callable[..., Path]
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
 QUESTIONS = {name: question for name, question in CONFIG.items() if not name.startswith("_")}
+TABLES = {name for name, question in QUESTIONS.items() if "{% include 'data/" in str(question.get("default"))}
 JINJA = Environment(  # noqa: S701 - renders no HTML
     loader=FileSystemLoader(ROOT),
     extensions=["jinja2_ansible_filters.AnsibleCoreFiltersExtension"],
@@ -28,16 +31,35 @@ def compiled(text: str) -> Template:
     return JINJA.from_string(text)
 
 
+@cache
+def variables(text: str) -> list[str]:
+    """Return the answers that a template reads, without the tables of data/, which are always the same."""
+    return sorted(name for name in find_undeclared_variables(JINJA.parse(text)) if name not in TABLES)
+
+
+KNOWN: dict[tuple, str] = {}  # what `rendered` returned: most of it is asked for again and again
+
+
 def rendered(value: Any, known: Answers) -> str:
-    answers = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
-    return compiled(str(value)).render(answers, _folder_name="my-flows")
+    text = str(value)
+    key = (text, *(repr(known.get(name)) for name in variables(text)))
+    if key not in KNOWN:
+        answers = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
+        KNOWN[key] = compiled(text).render(answers, _folder_name="my-flows")
+    return KNOWN[key]
+
+
+@cache
+def parsed(text: str) -> Any:
+    """Return what the YAML says; nobody changes it."""
+    return yaml.safe_load(text)
 
 
 def default(question: Answers, known: Answers) -> Any:
     text = rendered(question["default"], known)
     if question.get("multiselect"):
-        return tuple(yaml.safe_load(text))
-    return text if question["type"] == "str" else yaml.safe_load(text)
+        return tuple(parsed(text))
+    return text if question["type"] == "str" else parsed(text)
 
 
 def completed(given: Answers) -> Answers:
@@ -50,7 +72,7 @@ def completed(given: Answers) -> Answers:
 
 def offered(question: Answers, known: Answers) -> dict[str, str]:
     """Return each choice of a question with the reason for which Copier refuses it after the answers `known`."""
-    found = yaml.safe_load(rendered(question["choices"], known))
+    found = parsed(rendered(question["choices"], known))
     values = found.values() if isinstance(found, dict) else found
     rows = [value if isinstance(value, dict) else {"value": value, "validator": ""} for value in values]
     return {row["value"]: row["validator"] for row in rows}
@@ -66,6 +88,7 @@ def choices(name: str) -> list:
 
 
 DEFAULTS = completed({})
+CORNERS = ("prefect_backend", "pool_type", "cloud_provider", "secrets_backend")  # combined in every way
 CHOICES = {name: choices(name) for name, question in QUESTIONS.items() if "choices" in question}
 
 
@@ -99,7 +122,7 @@ def completions(
         new = {pair for pair in missing if (name, value) in pair}
         return sum(frozenset([(name, value), other]) in new for other in shown.items()), len(new)
 
-    if not yaml.safe_load(rendered(question.get("when", True), known)):
+    if not parsed(rendered(question.get("when", True), known)):
         if name not in wanted:
             yield from completions(wanted, missing, tuple(rest), known | {name: default(question, known)}, shown)
         return
@@ -146,3 +169,48 @@ def cover() -> list[Answers]:
             rows.append(row)
             missing -= pairs(row)
     return rows
+
+
+def texts(name: str, known: Answers) -> list[str]:
+    """Return answers to a question without choices: its default, its placeholder and none, as far as they are valid."""
+    question = QUESTIONS[name]
+    found = dict.fromkeys([default(question, known), question.get("placeholder", ""), ""])
+    return [text for text in found if not rendered(question.get("validator", ""), known | {name: text}).strip()]
+
+
+def drawn(draw: random.Random, wanted: Answers | None = None) -> Answers | None:
+    """Return random answers to all visible questions that hold `wanted`, or None where that does not fit."""
+    wanted, known, shown = wanted or {}, Answers(), Answers()
+    for name, question in QUESTIONS.items():
+        visible = parsed(rendered(question.get("when", True), known))
+        if not visible:
+            known[name] = default(question, known)
+            continue
+        options = allowed(name, known) if name in CHOICES else texts(name, known)
+        if wanted.get(name, options[0]) not in options:
+            return None
+        if name in wanted:
+            answer = wanted[name]
+        elif question.get("multiselect"):
+            answer = tuple(part for part in offered(question, known) if (part,) in options and draw.random() < 0.5)
+        else:
+            answer = draw.choice(options)
+        known[name] = shown[name] = answer
+    return shown if wanted.items() <= shown.items() else None
+
+
+def corners() -> list[Answers]:
+    """Return every combination of the questions in CORNERS."""
+    return [dict(zip(CORNERS, values, strict=True)) for values in product(*(CHOICES[name] for name in CORNERS))]
+
+
+def matrix(size: int, seed: int) -> list[Answers]:
+    """Return `size` sets of answers or more: every pair, every corner that can be, and random ones from a seed."""
+    draw = random.Random(seed)
+    rows = cover()
+    rows += [row for corner in corners() if (row := drawn(draw, corner))]
+    found = {repr(row): row for row in rows}
+    while len(found) < size:
+        if row := drawn(draw):
+            found[repr(row)] = row
+    return list(found.values())

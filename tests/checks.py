@@ -1,18 +1,20 @@
 """Static checks. Each takes the folder of a rendered project and returns its faults, one line each."""
 
 import ast
+import importlib.metadata
 import json
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 
 import yaml
-from answers import ROOT, Answers
+from answers import JINJA, ROOT, Answers, completed
+from prefect.cli.deploy._models import PrefectYamlModel
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
@@ -31,6 +33,10 @@ FOREIGN_MARKUP = {
     "prefect.yaml": r"\{\{ (\$IMAGE_TAG|image\.[a-z_]+|clone\.directory|prefect\.blocks\.[a-z.-]+) \}\}",
     ".github/workflows/*": r"\$\{\{[^{}]*\b(env|github|inputs|matrix|needs|runner|secrets|steps|vars)\b[^{}]*\}\}",
 }
+Check = Callable[[Path], list[str]]
+OWNERS = ("you", "both", "template")
+PACKAGES = {one.metadata["Name"].lower() for one in importlib.metadata.distributions()}
+TYPED: set[tuple[str, str]] = set()
 YAMLLINT = YamlLintConfig(file=str(ROOT / ".yamllint.yaml"))
 
 
@@ -50,18 +56,28 @@ def texts(project: Path) -> Iterator[tuple[str, str]]:
     return ((name, content.decode()) for name, content in contents(project).items())
 
 
-def template_markup(project: Path) -> list[str]:
+def of_each_file(check: Callable[[str, str], list[str]]) -> Check:
+    """Make a check of a file's name and text one of a project; most projects hold the same files, so it remembers."""
+    known = cache(check)
+
+    @wraps(check)
+    def of_project(project: Path) -> list[str]:
+        return [fault for name, text in texts(project) for fault in known(name, text)]
+
+    return of_project
+
+
+@of_each_file
+def template_markup(name: str, text: str) -> list[str]:
     """Jinja of the template that was not rendered."""
-    faults = []
-    for name, text in texts(project):
-        for pattern, markup in FOREIGN_MARKUP.items():
-            if fnmatch(name, pattern):
-                text = re.sub(markup, "", text)
-        faults += [f"{name}: not rendered: {found}" for found in re.findall(r"\{[{%#].*", text)]
-    return faults
+    for pattern, markup in FOREIGN_MARKUP.items():
+        if fnmatch(name, pattern):
+            text = re.sub(markup, "", text)
+    return [f"{name}: not rendered: {found}" for found in re.findall(r"\{[{%#].*", text)]
 
 
-def untidy_text(project: Path) -> list[str]:
+@of_each_file
+def untidy_text(name: str, text: str) -> list[str]:
     untidy = {
         "is empty": r"\A\Z",
         "does not end with one newline": r"[^\n]\Z|\n\n\Z",
@@ -69,12 +85,9 @@ def untidy_text(project: Path) -> list[str]:
         "has trailing whitespace": r"(?m)[ \t\r]$",
         "has a conflict marker": r"(?m)^(<{7}|={7}|>{7})( |$)",
     }
-    return [
-        f"{name} {fault}"
-        for name, text in texts(project)
-        for fault, pattern in untidy.items()
-        if re.search(pattern, text) and not (name.endswith("__init__.py") and not text)
-    ]
+    if name.endswith("__init__.py") and not text:
+        return []
+    return [f"{name} {fault}" for fault, pattern in untidy.items() if re.search(pattern, text)]
 
 
 def unfit_paths(project: Path) -> list[str]:
@@ -87,57 +100,117 @@ def unfit_paths(project: Path) -> list[str]:
     ]
 
 
-def unparsable(project: Path) -> list[str]:
-    faults = []
-    for name, text in texts(project):
-        try:
-            PARSERS.get(Path(name).suffix, str)(text)
-        except (SyntaxError, ValueError, yaml.YAMLError) as error:
-            faults.append(f"{name}: {error}")
-    return faults
+@of_each_file
+def unparsable(name: str, text: str) -> list[str]:
+    try:
+        PARSERS.get(Path(name).suffix, str)(text)
+    except (SyntaxError, ValueError, yaml.YAMLError) as error:
+        return [f"{name}: {error}"]
+    return []
 
 
-def unformatted_python(project: Path) -> list[str]:
-    return ruff("format", "--check", project=project)
+@of_each_file
+def yaml_lint(name: str, text: str) -> list[str]:
+    if not name.endswith((".yaml", ".yml")) or name == ".copier-answers.yml":  # Copier writes that one
+        return []
+    return [f"{name}:{fault.line}: {fault.message}" for fault in linter.run(text, YAMLLINT)]
 
 
-def python_lint(project: Path) -> list[str]:
-    return ruff("check", "--output-format", "concise", project=project)
+@of_each_file
+def unfit_deployments(name: str, text: str) -> list[str]:
+    """What Prefect's own reading of prefect.yaml refuses. No release of Prefect promises its place: it is tested."""
+    if name != "prefect.yaml":
+        return []
+    try:
+        PrefectYamlModel.model_validate(PARSERS[".yaml"](text)[0])
+    except (ValueError, IndexError) as error:
+        return [f"{name}: {error}"]
+    return []
 
 
-def ruff(*arguments: str, project: Path) -> list[str]:
+def unexpected_files(project: Path) -> list[str]:
+    """What is there and should not be, and what is missing, by docs/files.md."""
+    expected, found = set(owned(completed(stored(project)))), set(files(project))
+    return [
+        *(f"{name}: is missing" for name in sorted(expected - found)),
+        *(f"{name}: is not in docs/files.md for these answers" for name in sorted(found - expected)),
+    ]
+
+
+def unformatted_python(folder: Path) -> list[str]:
+    return ruff("format", "--check", folder=folder)
+
+
+def python_lint(folder: Path) -> list[str]:
+    return ruff("check", "--output-format", "concise", folder=folder)
+
+
+def ruff(*arguments: str, folder: Path) -> list[str]:
     command = [sys.executable, "-m", "ruff", *arguments, "--no-cache", "--quiet", "."]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return (done.stdout + done.stderr).splitlines() if done.returncode else []
+
+
+def untyped(project: Path) -> list[str]:
+    """What the type checker says of projects that hold a Python file which none before had."""
+    new = {item for item in texts(project) if item[0].endswith(".py")} - TYPED
+    if not new or not installed(tomllib.loads((project / "pyproject.toml").read_text("utf-8"))):
+        return []
+    TYPED.update(new)
+    return ty(project)
+
+
+def ty(project: Path) -> list[str]:
+    command = [sys.executable, "-m", "ty", "check", "--quiet", "--output-format", "concise", "--python", sys.prefix]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True)
     return (done.stdout + done.stderr).splitlines() if done.returncode else []
 
 
-def yaml_lint(project: Path) -> list[str]:
-    return [
-        f"{name}:{fault}"
-        for name, text in texts(project)
-        if name.endswith((".yaml", ".yml")) and name != ".copier-answers.yml"  # Copier writes that one
-        for fault in yaml_faults(text)
-    ]
+def installed(pyproject: Answers) -> bool:
+    """Tell whether the tests' own environment has what the project imports: without, its types are unknown."""
+    groups = pyproject["dependency-groups"]
+    needed = [*pyproject["project"]["dependencies"], *groups.get("worker", []), *groups["ops"]]
+    names = {re.match(r"[\w.-]+", one)[0] for one in needed if isinstance(one, str)}
+    return names <= PACKAGES
 
 
-@cache  # most combinations hold the same files
-def yaml_faults(text: str) -> list[str]:
-    return [f"{fault.line}: {fault.message}" for fault in linter.run(text, YAMLLINT)]
-
-
-CHECKS = [
-    template_markup,
-    untidy_text,
-    unfit_paths,
-    unparsable,
-    unformatted_python,
-    python_lint,
-    yaml_lint,
-]
+CHECKS: list[Check] = [template_markup, untidy_text, unfit_paths, unparsable, yaml_lint, unfit_deployments]
+OF_UNTOUCHED = [unexpected_files, untyped]  # what holds before anybody edits, or takes longer
+OF_PYTHON = [unformatted_python, python_lint]  # Ruff reads many projects at once, each with its own settings
 
 
 def faults(project: Path) -> str:
-    return "\n".join(fault for check in CHECKS for fault in check(project))
+    return "\n".join(fault for check in CHECKS + OF_PYTHON for fault in check(project))
+
+
+def all_faults(folder: Path) -> list[str]:
+    """Return every fault of the untouched projects in `folder`, each with the name of its project in front."""
+    return [
+        *(
+            f"{project.name}/{fault}"
+            for project in sorted(folder.iterdir())
+            for check in CHECKS + OF_UNTOUCHED
+            for fault in check(project)
+        ),
+        *(fault for check in OF_PYTHON for fault in check(folder)),
+    ]
+
+
+@cache
+def ownership() -> dict[str, tuple[str, str]]:
+    """Return who owns each file and when it is there, from the table in docs/files.md."""
+    rows = re.findall(r"(?m)^\| `(.+?)` \| (\w+) \| (.+?) \|", (ROOT / "docs/files.md").read_text("utf-8"))
+    return {name: (owner, when.strip("`")) for name, owner, when in rows}
+
+
+def owned(answers: Answers, *owners: str) -> list[str]:
+    """Return the files of a project with these answers, all or those of some owners."""
+    return [
+        name
+        for name, (owner, when) in ownership().items()
+        if owner in (owners or OWNERS)
+        and (when == "always" or JINJA.compile_expression(when, undefined_to_none=False)(answers))
+    ]
 
 
 def unused(source: Path) -> list[str]:

@@ -3,16 +3,45 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import copier
 import pytest
 from answers import ROOT, Render
+from copier._jinja_ext import SandboxedEnvironment
+from copier._main import Worker
 
 # Tests import from projects that others compare file by file: no bytecode in there, nor from what they start.
 sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
+COMPILED: dict[tuple, CodeType] = {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fast_copier() -> Iterator[None]:
+    """Let Copier render many projects in this process in a fifth of the time, to the same bytes.
+
+    It compiles every template and every part of a path anew for each project; here, what was compiled is kept. And it
+    asks Git about each file, for file systems without executable bits. Copier as its users have it runs in the tests
+    that start it as a program.
+    """
+    compile_anew = SandboxedEnvironment.compile
+
+    def compiled(self: SandboxedEnvironment, source: str, *where: Any, **options: Any) -> CodeType:
+        key = (source, where, tuple(options.items()))
+        if key not in COMPILED:
+            COMPILED[key] = compile_anew(self, source, *where, **options)
+        return COMPILED[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SandboxedEnvironment, "compile", compiled)
+        patch.setattr(Worker, "_sync_git_index_executable_bit", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +60,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def render(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     """Render a new project: `render(database="postgresql")`."""
 
-    def render(folder: str = "my-flows", **answers: Any) -> Path:
-        project = tmp_path_factory.mktemp("render") / folder
-        no_prefills = copier.Settings()  # not those of whoever runs the tests
+    def render(folder: str = "my-flows", into: Path | None = None, **answers: Any) -> Path:
+        project = (into or tmp_path_factory.mktemp("render")) / folder
         copier.run_copy(str(source), project, answers, defaults=True, quiet=True, settings=no_prefills)
         return project
 
+    no_prefills = copier.Settings()  # not those of whoever runs the tests
     return render
 
 

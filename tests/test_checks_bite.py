@@ -35,6 +35,9 @@ TEXT_FAULTS = [
     (checks.unformatted_python, "flows/etl.py", "a = {'b':1}\n"),
     (checks.python_lint, "flows/etl.py", "import os\n"),
     (checks.yaml_lint, "prefect.yaml", "name: again\n"),
+    (checks.unfit_deployments, "prefect.yaml", "push: text\n"),
+    (checks.unexpected_files, "flows/more.py", ""),
+    (checks.untyped, "ops/limits.py", "MORE: int = 'text'\n"),
 ]
 
 
@@ -57,7 +60,7 @@ def template(source: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("check", "file", "text"), TEXT_FAULTS)
 def test_check_sees_a_fault_in_a_file(check: Check, file: str, text: str, copy: Path) -> None:
-    assert check in checks.CHECKS
+    assert check in checks.CHECKS + checks.OF_UNTOUCHED + checks.OF_PYTHON
     before = set(check(copy))
     append(copy / file, text)
     assert set(check(copy)) - before
@@ -69,10 +72,9 @@ def test_check_sees_an_empty_folder_and_a_link(copy: Path) -> None:
     assert checks.unfit_paths(copy) == ["empty: is an empty folder", "link: is a symbolic link"]
 
 
-def test_list_of_files_lacks_a_missing_one(copy: Path) -> None:
-    before = checks.files(copy)
+def test_a_missing_file_is_seen(copy: Path) -> None:
     (copy / "Makefile").unlink()
-    assert checks.files(copy) == [file for file in before if file != "Makefile"]
+    assert checks.unexpected_files(copy) == ["Makefile: is missing"]
 
 
 @pytest.mark.parametrize(

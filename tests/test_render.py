@@ -1,92 +1,101 @@
 """What is rendered: which files, and that they are clean for every pair of choices."""
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from answers import CHOICES, CONFIG, QUESTIONS, ROOT, Answers, Render, all_pairs, cover, pairs, unfit
-from checks import contents, faults, files, stored, unused
+from answers import (
+    CHOICES,
+    CONFIG,
+    CORNERS,
+    DEFAULTS,
+    QUESTIONS,
+    ROOT,
+    Answers,
+    Render,
+    all_pairs,
+    completions,
+    corners,
+    matrix,
+    pairs,
+    rendered,
+    unfit,
+)
+from checks import all_faults, contents, files, owned, ownership, stored, unused
+from pathspec import PathSpec
 
-FILES = [
-    ".copier-answers.yml",
-    ".env.example",
-    ".github/workflows/ci.yml",
-    ".github/workflows/template-update.yml",
-    ".gitignore",
-    ".pre-commit-config.yaml",
-    "Makefile",
-    "README.md",
-    "flows/__init__.py",
-    "flows/etl.py",
-    "flows/ml_training.py",
-    "flows/orders.csv",
-    "flows/storage.py",
-    "ops/__init__.py",
-    "ops/__main__.py",
-    "ops/api.py",
-    "ops/automations.py",
-    "ops/blocks.py",
-    "ops/declared.py",
-    "ops/deployments.py",
-    "ops/dev.py",
-    "ops/doctor.py",
-    "ops/environments.py",
-    "ops/flow.py",
-    "ops/kinds.py",
-    "ops/limits.py",
-    "ops/reconcile.py",
-    "ops/report.py",
-    "ops/settings.py",
-    "ops/variables.py",
-    "ops/work_pools.py",
-    "prefect.yaml",
-    "pyproject.toml",
-    "runtime/__init__.py",
-    "runtime/secrets.py",
-    "tests/conftest.py",
-    "tests/test_deployments.py",
-    "tests/test_etl.py",
-    "tests/test_ml_training.py",
-    "tests/test_ops.py",
-    "tests/test_secrets.py",
-    "tests/test_settings.py",
-]
-
-COVER = cover()
+# The whole of `make nightly` is more of the same: another seed, many more.
+SIZE, SEED = int(os.environ.get("MATRIX_SIZE", "500")), int(os.environ.get("MATRIX_SEED", "0"))
+MATRIX = matrix(SIZE, SEED)
 VERSIONS = yaml.safe_load((ROOT / "data/versions.yml").read_text("utf-8"))
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
+def batches() -> list[Any]:
+    """Return the matrix in parts, by pool type."""
+    by_pool = {pool: [row for row in MATRIX if row["pool_type"] == pool] for pool in CHOICES["pool_type"]}
+    return [
+        pytest.param(rows[start : start + 30], id=f"{pool}-{start}")
+        for pool, rows in by_pool.items()
+        for start in range(0, len(rows), 30)
+    ]
+
+
 def label(row: Answers) -> str:
-    return "-".join(
-        "+".join(row[name]) if isinstance(row[name], tuple) else row[name] for name in CHOICES if name in row
-    )
+    told = {name: f"[{','.join(value)}]" if isinstance(value, tuple) else value for name, value in row.items()}
+    return " ".join(f"{name}={value}" for name, value in told.items() if row[name] != DEFAULTS[name])
 
 
-def test_default_project_holds_exactly_these_files(project: Path) -> None:
-    assert files(project) == FILES
-    assert len(FILES) <= 45
+def test_default_project_holds_exactly_its_files_and_is_small(project: Path) -> None:
+    assert files(project) == sorted(owned(DEFAULTS))
+    assert len(files(project)) <= 45
+
+
+def test_files_that_are_yours_are_those_that_an_update_leaves_alone() -> None:
+    def kept(operation: str) -> set[str]:
+        lines = [rendered(part, DEFAULTS | {"_copier_operation": operation}) for part in CONFIG["_exclude"]]
+        excluded = PathSpec.from_lines("gitignore", "\n".join(lines).splitlines())
+        return {name for name in ownership() if not excluded.match_file(name)}
+
+    assert kept("copy") - kept("update") == set(owned(DEFAULTS, "you"))
+    assert {name for name, (owner, _) in ownership().items() if owner == "you"} == set(owned(DEFAULTS, "you"))
 
 
 def test_no_workflow_without_github(render: Render) -> None:
     assert not (render(ci="none") / ".github").exists()
 
 
-def test_cover_misses_only_what_does_not_fit_and_alerts_that_go_nowhere() -> None:
-    missed = set(all_pairs()) - set().union(*map(pairs, COVER))
+def test_matrix_misses_only_what_does_not_fit_and_alerts_that_go_nowhere() -> None:
+    missed = set(all_pairs()) - set().union(*map(pairs, MATRIX))
     nowhere = {frozenset([("alert_channels", ()), ("alert_on", value)]) for value in CHOICES["alert_on"]}
     assert missed == nowhere | {frozenset([(name, value), (other, fit[other])]) for name, value, other, fit in unfit()}
 
 
-@pytest.mark.parametrize("row", COVER, ids=label)
-def test_every_combination_is_clean(row: Answers, source: Path, render: Render) -> None:
-    project = render(**row)
-    assert faults(project) == ""
-    asked = {name: list(answer) if isinstance(answer, tuple) else answer for name, answer in row.items()}
-    assert stored(project) == {"_src_path": str(source)} | asked
+def test_matrix_holds_every_corner_that_can_be_chosen() -> None:
+    held = [{name: row[name] for name in CORNERS} for row in MATRIX]
+    missed = [corner for corner in corners() if corner not in held]
+    assert len(missed) < len(corners())
+    assert [next(completions(corner, set()), None) for corner in missed] == [None] * len(missed)
+
+
+@pytest.mark.parametrize("rows", batches())
+def test_every_combination_is_clean(rows: list[Answers], source: Path, render: Render, tmp_path: Path) -> None:
+    for number, row in enumerate(rows):
+        project = render(f"row-{number}", into=tmp_path, **row)
+        asked = {name: list(answer) if isinstance(answer, tuple) else answer for name, answer in row.items()}
+        assert stored(project) == {"_src_path": str(source)} | asked
+    faults = all_faults(tmp_path)
+    assert not faults, "\n".join(
+        re.sub(r"row-(\d+)/", lambda found: f"with {label(rows[int(found[1])])}: ", fault) for fault in faults
+    )
+    shutil.rmtree(tmp_path)
 
 
 def test_answers_file_holds_no_computed_answer_and_no_secret(project: Path) -> None:
