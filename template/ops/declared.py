@@ -50,7 +50,7 @@ class Declared:
         stand_in = local_pool()  # one, and so one worker, for all pools whose containers or cloud a laptop lacks
         for name, setting in Settings.model_fields.items():
             if setting.default == "" and not (getattr(settings, name) or environment.local):  # work pools need it
-                self.faults.append(str(MissingSetting(name.upper(), setting.description or "")))
+                self.faults.append(str(MissingSetting({name.upper(): setting.description or ""})))
         for pool in [*(pool for pool in pools if pool.name not in local), *([stand_in] if local else [])]:
             self.add("work pool", pool.name, set_fields(pool))
         if local:

@@ -181,6 +181,7 @@ async def apply(console: Console, declared: "Declared") -> UUID | None:
     """Apply what is declared; return the id of a first run when the deployment for it has just been created."""
     from prefect.client.orchestration import get_client
 
+    from ops.doctor import try_database
     from ops.reconcile import apply, connect, make_plan
     from ops.report import print_change, print_notes
 
@@ -190,6 +191,12 @@ async def apply(console: Console, declared: "Declared") -> UUID | None:
         done = await apply(client, declared, plan, lambda change: print_change(change, console))
     if "warehouse" in declared.left_out or not any(change.name == FIRST_RUN for change in done):
         return None
+    for name, fields in declared.objects["block"].items():
+        if hasattr(fields["block"], "get_engine"):
+            answers, line = try_database(name, fields["block"])
+            if not answers:
+                console.print(f"No first run: {escape(line)}")
+                return None
     async with get_client() as client:  # it waits, unlike the one of `connect`, while SQLite is busy with the worker
         deployment = await client.read_deployment_by_name(FIRST_RUN)
         return (await client.create_flow_run_from_deployment(deployment.id)).id

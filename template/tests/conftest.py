@@ -42,7 +42,7 @@ def settings() -> Settings:
     """Settings as in production, with every secret given; alerts go to a port where nobody listens."""
     values: dict[str, object] = {"prefect_env": "prod"}
     for name, field in Settings.model_fields.items():
-        if field.default == "":
+        if field.default == "" or field.annotation == str | None:
             values[name] = "needed"
         if field.annotation == SecretStr | None:
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

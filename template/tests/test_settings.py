@@ -27,7 +27,7 @@ def test_example_can_be_used_as_it_is() -> None:
 def test_a_missing_secret_is_named(name: str) -> None:
     with pytest.raises(MissingSetting, match=rf"^{name.upper()} is not set: .+ Set it in \.env") as caught:
         Settings().require(name)
-    assert caught.value.name == name.upper()
+    assert caught.value.names == [name.upper()]
 
 
 @pytest.mark.parametrize("name", SECRETS)
