@@ -88,7 +88,10 @@ def choices(name: str) -> list:
 
 
 DEFAULTS = completed({})
-CORNERS = ("prefect_backend", "pool_type", "cloud_provider", "secrets_backend")  # combined in every way
+CORNERS = [  # combined in every way
+    ("prefect_backend", "pool_type", "cloud_provider", "secrets_backend"),
+    ("pool_type", "task_runner", "observability"),
+]
 CHOICES = {name: choices(name) for name, question in QUESTIONS.items() if "choices" in question}
 
 
@@ -200,15 +203,20 @@ def drawn(draw: random.Random, wanted: Answers | None = None) -> Answers | None:
 
 
 def corners() -> list[Answers]:
-    """Return every combination of the questions in CORNERS."""
-    return [dict(zip(CORNERS, values, strict=True)) for values in product(*(CHOICES[name] for name in CORNERS))]
+    """Return every combination of the questions that stand together in CORNERS."""
+    return [
+        dict(zip(names, values, strict=True))
+        for names in CORNERS
+        for values in product(*(CHOICES[name] for name in names))
+    ]
 
 
 def matrix(size: int, seed: int) -> list[Answers]:
     """Return `size` sets of answers or more: every pair, every corner that can be, and random ones from a seed."""
     draw = random.Random(seed)
     rows = cover()
-    rows += [row for corner in corners() if (row := drawn(draw, corner))]
+    # A draw may begin with an answer that rules the corner out, where another would not.
+    rows += [row for corner in corners() if (row := drawn(draw, corner) or next(completions(corner, set()), None))]
     found = {repr(row): row for row in rows}
     while len(found) < size:
         if row := drawn(draw):

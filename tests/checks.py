@@ -30,6 +30,7 @@ FOREIGN_MARKUP = {
     "tests/conftest.py": r"\{\{ env \}\}",
     "*/*deployments.py": r"\{\{ (\$[A-Z_]+|imge\.image) \}\}",
     "ops/automations.py": r"\{\{[^{}]*\b(flow|flow_run|deployment)\b[^{}]*\}\}",
+    "observability/*": r"\{\{ ?[$a-z_.| A-Z]+ ?\}\}",
     "prefect.yaml": r"\{\{ (\$IMAGE_TAG|image\.[a-z_]+|clone\.directory|prefect\.blocks\.[a-z.-]+) \}\}",
     ".github/workflows/*": r"\$\{\{[^{}]*\b(env|github|inputs|matrix|needs|runner|secrets|steps|vars)\b[^{}]*\}\}",
 }

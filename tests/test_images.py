@@ -58,7 +58,7 @@ def test_the_image_is_built_once_and_pushed_where_there_is_a_registry(registry: 
 def test_compose_is_pinned_checked_and_shows_nothing_without_a_password(render: Render) -> None:
     compose = yaml.safe_load((render(pool_type="docker") / "compose.yaml").read_text("utf-8"))
     services = compose["services"]
-    assert services.keys() == {"postgres", "redis", "server", "services", "worker", "worker-heavy"}
+    assert services.keys() == {"postgres", "redis", "migrate", "server", "proxy", "services", "worker", "worker-heavy"}
     for name, service in services.items():
         assert not service["image"].endswith(("latest", ":3")), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))

@@ -18,6 +18,7 @@ from ops.blocks import BLOCKS
 from ops.environments import ENVIRONMENTS
 from ops.kinds import KINDS, Fields, automation_fields
 from ops.limits import GLOBAL_CONCURRENCY_LIMITS, TAG_LIMITS
+from ops.run_variables import run_variables
 from ops.settings import PROJECT, PROJECT_TAG, MissingSetting, OpsError, Settings, problems
 from ops.variables import VARIABLES
 from ops.work_pools import WORK_QUEUES, job_template, work_pools
@@ -79,6 +80,8 @@ class Declared:
         self.objects["deployment"], self.triggers, faults = deployments.load(environment, pools)
         self.faults += faults
         for deployment in self.objects["deployment"].values():
+            job_variables = deployment["job_variables"]
+            job_variables["env"] = {**run_variables(settings), **(job_variables.get("env") or {})}
             if deployment["work_pool_name"] in local:
                 known = stand_in.base_job_template["variables"]["properties"]
                 kept = {name: value for name, value in deployment["job_variables"].items() if name in known}

@@ -14,6 +14,7 @@ class Environment:
         pool_suffix: added to the name of every work pool
         tags: added to every deployment
         parameters: deployment name -> parameters that replace those in prefect.yaml
+        log_level: from which on runs log
     """
 
     schedules: bool
@@ -21,10 +22,11 @@ class Environment:
     pool_suffix: str = ""
     tags: tuple[str, ...] = ()
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    log_level: str = "INFO"
 
 
 ENVIRONMENTS = {
     "dev": Environment(schedules=False, local=True),  # a laptop: flows run when somebody runs them
-    "staging": Environment(schedules=False, tags=("staging",)),
+    "staging": Environment(schedules=False, tags=("staging",), log_level="DEBUG"),
     "prod": Environment(schedules=True),
 }
