@@ -32,7 +32,7 @@ FOREIGN_MARKUP = {
     "ops/automations.py": r"\{\{[^{}]*\b(flow|flow_run|deployment)\b[^{}]*\}\}",
     "observability/*": r"\{\{ ?[$a-z_.| A-Z]+ ?\}\}",
     "prefect.yaml": r"\{\{ (\$IMAGE_TAG|image\.[a-z_]+|clone\.directory|prefect\.blocks\.[a-z.-]+) \}\}",
-    ".github/workflows/*": r"\$\{\{[^{}]*\b(env|github|inputs|matrix|needs|runner|secrets|steps|vars)\b[^{}]*\}\}",
+    ".github/workflows/*": r"\$\{\{[^{}]*\b(cancelled|env|github|inputs|matrix|needs|runner|secrets|steps|vars)\b[^{}]*\}\}",
 }
 Check = Callable[[Path], list[str]]
 OWNERS = ("you", "both", "template")

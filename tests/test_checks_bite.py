@@ -94,6 +94,6 @@ def test_unused_sees_what_is_never_read(file: str, text: str, fault: str, source
 
 
 def test_markup_in_a_file_without_the_suffix_is_seen(template: Path, tmp_path: Path) -> None:
-    append(template / "template/Makefile", "# {{ project_slug }}\n")
+    append(template / "template/.gitignore", "# {{ project_slug }}\n")
     copier.run_copy(str(template), tmp_path / "my-flows", defaults=True, quiet=True)
-    assert "Makefile: not rendered: {{ project_slug }}" in checks.template_markup(tmp_path / "my-flows")
+    assert ".gitignore: not rendered: {{ project_slug }}" in checks.template_markup(tmp_path / "my-flows")

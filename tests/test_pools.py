@@ -81,7 +81,11 @@ def test_every_place_is_clean(answers: Answers, render: Render) -> None:
     project = render(**answers)
     assert faults(project) == ""
     assert (project / "helm").exists() == (answers["pool_type"] == "kubernetes")
-    found = sorted(file.relative_to(project).as_posix() for file in project.glob("infra/*"))
+    found = sorted(
+        file.relative_to(project).as_posix()
+        for file in project.glob("infra/*")
+        if not file.name.startswith("registry-")
+    )
     assert found == [POOLS[answers["pool_type"]][key] for key in ("infra",) if key in POOLS[answers["pool_type"]]]
 
 

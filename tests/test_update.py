@@ -246,7 +246,7 @@ def clash(folder: Path, base: bytes, mine: bytes, theirs: bytes) -> bool:
 
 def test_a_target_of_ones_own_goes_to_the_end_of_the_makefile() -> None:
     """There the template changes nothing, so nothing clashes."""
-    assert (ROOT / "template/Makefile").read_text("utf-8").splitlines()[-1].startswith("# --- yours: ")
+    assert (ROOT / "template/Makefile.jinja").read_text("utf-8").splitlines()[-1].startswith("# --- yours: ")
 
 
 # --- hard cases: a question is renamed, a file is moved -------------------------------------------------

@@ -1,6 +1,7 @@
 """The workflows, of every project that can be generated and of this repository: valid, safe, pinned, complete."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -14,9 +15,18 @@ from answers import CHOICES, ROOT, Render
 
 BIN = Path(sys.executable).parent
 WORKFLOWS = [*ROOT.glob(".github/workflows/*"), *ROOT.glob("template/.github/workflows/*")]
+PARTS = [*ROOT.glob("includes/github_*.jinja")]
 PINNED = re.compile(r"\s*(?:- )?uses: (?P<action>[^@\s]+)@(?P<pin>[0-9a-f]{40} # v\d+\.\d+\.\d+)")
 BACKENDS = yaml.safe_load((ROOT / "data/backends.yml").read_text("utf-8"))
 API = "http://127.0.0.1:1/api"
+# Registries, and what a job needs to push there: a right, or the secrets of an environment.
+REGISTRIES = {
+    "ghcr.io/owner": {"packages": "write"},
+    "1.dkr.ecr.eu-west-1.amazonaws.com": {"id-token": "write"},
+    "europe-docker.pkg.dev/project/flows": {"id-token": "write"},
+    "registry.azurecr.io": {"id-token": "write"},
+    "owner": {},
+}
 
 QUESTIONS = ("prefect_backend", "database", "alert_channels")  # whose answers change the workflow
 ANSWERS = [dict(zip(QUESTIONS, row, strict=True)) for row in product(*(CHOICES[name] for name in QUESTIONS))]
@@ -29,8 +39,8 @@ def each(request: pytest.FixtureRequest, render: Render) -> Path:
     return render(**request.param)
 
 
-def read_workflow(project: Path) -> dict:
-    return yaml.safe_load((project / ".github/workflows/ci.yml").read_text("utf-8"))
+def read_workflow(project: Path, name: str = "ci") -> dict:
+    return yaml.safe_load((project / f".github/workflows/{name}.yml").read_text("utf-8"))
 
 
 def audit(*workflows: Path) -> None:
@@ -49,50 +59,80 @@ def test_generated_workflows_pass_the_auditors(each: Path) -> None:
     audit(*each.glob(".github/workflows/*"))
 
 
-@pytest.mark.parametrize("registry", ["", "ghcr.io/owner", "owner"])
-def test_the_image_is_pushed_before_a_deployment_or_nothing_is_deployed(registry: str, render: Render) -> None:
+@pytest.mark.parametrize("registry", REGISTRIES)
+def test_the_image_is_built_once_scanned_and_pushed_before_a_deployment(registry: str, render: Render) -> None:
     project = render(pool_type="docker", image_registry=registry)
     audit(*project.glob(".github/workflows/*"))
-    workflow = read_workflow(project)
-    assert workflow["env"]["IMAGE_TAG"] == "${{ github.sha }}"
-    assert ("deploy" in workflow["jobs"]) == (registry != "")  # an image that stays on the runner is lost
-    if registry:
-        login = workflow["jobs"]["deploy"]["steps"][-2]
-        assert login["run"].startswith(f"docker login {'ghcr.io' if '.' in registry else 'docker.io'} ")
-        assert login["env"].keys() == {"REGISTRY_USERNAME", "REGISTRY_PASSWORD"}
+    workflow = read_workflow(project, "deploy")
+    assert workflow["env"]["IMAGE_TAG"] == "${{ inputs.commit || github.sha }}"
+    job = workflow["jobs"]["image"]
+    steps = [step["name"] for step in job["steps"] if "name" in step]
+    assert steps[-6:] == ["Log in to the registry", "Look for the image", "Build", "Scan", "Push", "Sign"]
+    assert workflow["jobs"]["staging"]["needs"] == ["check", "image"]
+    for name in ("staging", "production"):
+        assert workflow["jobs"][name]["steps"][-1]["run"].splitlines()[-1].endswith("make deploy ARGS=--skip-build")
+
+    signs = {"attestations": "write", "contents": "read", "id-token": "write"}
+    assert job["permissions"] == signs | REGISTRIES[registry]
+    preview = read_workflow(project)["jobs"]["preview"]
+    assert preview["permissions"] == {"contents": "read"} | REGISTRIES[registry]
+    keeps_a_password = "secrets.REGISTRY_PASSWORD" in str(job["steps"])
+    assert keeps_a_password == (registry == "owner")  # for every other, a token of the job does
+    assert job.get("environment") == ("registry" if keeps_a_password else None)
+
+
+def test_an_image_that_stays_on_the_runner_is_not_deployed(render: Render) -> None:
+    project = render(pool_type="docker")
+    audit(*project.glob(".github/workflows/*"))
+    assert not (project / ".github/workflows/deploy.yml").exists()
+    assert "preview" not in read_workflow(project)["jobs"]
 
 
 def test_every_action_has_one_pin_everywhere() -> None:
     pins: dict[str, str] = {}
-    for file in WORKFLOWS:
+    for file in [*WORKFLOWS, *PARTS]:
         uses = [line for line in file.read_text("utf-8").splitlines() if re.match(r"\s*(- )?uses:", line)]
-        assert uses, file
+        assert uses or file in PARTS, file
         for line in uses:
             found = PINNED.fullmatch(line)
             assert found, f"{file}: not pinned by a commit with its version in a comment: {line}"
             assert pins.setdefault(found["action"], found["pin"]) == found["pin"], f"{file}: {line}"
 
 
-def test_no_job_may_do_more_than_read_the_code(project: Path) -> None:
-    for workflow in (read_workflow(ROOT), read_workflow(project)):
+WRITES = {  # job -> what it may do beyond reading the code
+    "comment": {"pull-requests": "write"},
+    "image": {"attestations": "write", "id-token": "write", "packages": "write"},
+    "preview": {"packages": "write"},
+}
+
+
+@pytest.mark.parametrize("answers", [{}, {"pool_type": "docker", "image_registry": "ghcr.io/owner"}])
+def test_a_job_may_do_what_it_does_and_no_more(answers: dict, render: Render) -> None:
+    project = render(**answers)
+    for workflow in (read_workflow(ROOT), read_workflow(project), read_workflow(project, "deploy")):
         assert workflow["permissions"] == {}
-        for job in workflow["jobs"].values():
-            assert job["permissions"] == {"contents": "read"}
-            assert job["steps"][0]["with"]["persist-credentials"] is False  # later steps cannot even do that
+        for name, job in workflow["jobs"].items():
+            reads = {} if name == "comment" else {"contents": "read"}
+            assert job["permissions"] == reads | WRITES.get(name, {})
+            code = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+            assert len(code) == len(reads)  # what may comment runs no code of the branch
+            assert all(step["with"]["persist-credentials"] is False for step in code)
 
 
-def test_the_deployment_gets_every_setting_and_no_other(each: Path) -> None:
+def test_a_deployment_gets_every_setting_and_no_other(each: Path) -> None:
     backend = yaml.safe_load((each / ".copier-answers.yml").read_text("utf-8"))["prefect_backend"]
     settings = read_settings(each)
     secret = {name for name, kind in settings.items() if "SecretStr" in kind}
     secret |= {"PREFECT_API_URL", BACKENDS[backend]["credential"]}
-    # the Makefile names the environment; how long a run may take belongs into the repository
-    plain = settings.keys() - secret - {"PREFECT_ENV", "SLA_MINUTES"}
+    # how long a run may take belongs into the repository, and only previews have a name
+    plain = settings.keys() - secret - {"PREFECT_ENV", "PREVIEW", "SLA_MINUTES"}
+    wanted = {name: f"${{{{ secrets.{name} }}}}" for name in secret}
+    wanted |= {name: f"${{{{ vars.{name} }}}}" for name in plain}
 
-    given = read_workflow(each)["jobs"]["deploy"]["steps"][-1]["env"]
-    assert given == {name: f"${{{{ secrets.{name} }}}}" for name in secret} | {
-        name: f"${{{{ vars.{name} }}}}" for name in plain
-    }
+    jobs = read_workflow(each, "deploy")["jobs"]
+    for name in ("staging", "production", "drift"):
+        assert jobs[name]["steps"][-1]["env"] == wanted | {"PREFECT_ENV": "${{ vars.PREFECT_ENV }}"}
+    assert read_workflow(each)["jobs"]["plan"]["steps"][-1]["env"] == wanted
 
 
 def read_settings(project: Path) -> dict[str, str]:
@@ -106,72 +146,181 @@ def read_settings(project: Path) -> dict[str, str]:
     }
 
 
-def test_settings_reach_only_the_two_steps_that_need_them(each: Path) -> None:
-    workflow = read_workflow(each)
-    jobs = workflow.pop("jobs")
-    plan, deploy = jobs["plan"]["steps"].pop(), jobs["deploy"]["steps"].pop()
-    assert plan["env"] == deploy["env"]
-    assert not re.search(r"\b(secrets|vars)\b", f"{workflow}{jobs}")
+def test_settings_reach_only_the_steps_that_need_them(each: Path) -> None:
+    for name in ("ci", "deploy"):
+        workflow = read_workflow(each, name)
+        jobs = workflow.pop("jobs")
+        for job in {"plan", "staging", "production", "drift"} & jobs.keys():
+            jobs[job]["steps"].pop()
+        assert not re.search(r"\b(secrets|vars)\b", f"{workflow}{jobs}")
 
 
 def test_only_what_is_on_main_and_passed_is_deployed(project: Path) -> None:
-    workflow = read_workflow(project)
-    assert workflow[True] == {
-        "pull_request": None,
-        "push": {"branches": ["main"]},
-        "workflow_dispatch": None,
-    }  # `on` is true in YAML 1.1
-    assert workflow["jobs"]["deploy"]["if"] == "github.event_name == 'push'"
-    assert workflow["jobs"]["deploy"]["needs"] == "check"
-    assert workflow["jobs"]["deploy"]["environment"] == "production"
+    workflow = read_workflow(project, "deploy")
+    assert workflow[True].keys() == {"push", "schedule", "workflow_dispatch"}  # `on` is true in YAML 1.1
+    assert workflow[True]["push"] == {"branches": ["main"]}
+    jobs = workflow["jobs"]
+    assert (jobs["staging"]["needs"], jobs["production"]["needs"]) == ("check", "staging")
+    for name in ("staging", "production"):
+        assert jobs[name]["if"] == "${{ !failure() && !cancelled() && github.event_name != 'schedule' }}"
+        assert jobs[name]["environment"] == name
+        assert jobs[name]["steps"][1]["name"] == "Only what is, or was, on main"
 
 
-@pytest.mark.parametrize(("ops_exits_with", "succeeds"), [(0, True), (2, True), (1, False)])  # 2: there are changes
-def test_the_plan_goes_to_the_summary(project: Path, tmp_path: Path, ops_exits_with: int, succeeds: bool) -> None:
-    code, output, summary = run_last_step("plan", project, tmp_path, ops_exits_with, API)
-    assert (code == 0) == succeeds
-    assert output == "what ops says\n"
-    assert summary == f"~~~\n{output}~~~\n"
+def test_a_preview_is_never_of_a_fork(render: Render) -> None:
+    jobs = read_workflow(render(pool_type="docker", image_registry="ghcr.io/owner"))["jobs"]
+    assert jobs["preview"]["if"].endswith("github.event.pull_request.head.repo.full_name == github.repository")
+    assert jobs["remove-preview"]["if"] == jobs["preview"]["if"].replace("!= 'closed'", "== 'closed'")
+    assert jobs["preview"]["steps"][-1]["env"]["PREFECT_ENV"] == "${{ vars.PREFECT_ENV }}"
 
 
-def test_a_pull_request_without_secrets_gets_a_notice(project: Path, tmp_path: Path) -> None:
-    code, output, summary = run_last_step("plan", project, tmp_path, 0, "")
-    assert (code, summary) == (0, "")
-    assert output.startswith("::notice ")
+# --- the shell of the steps, with stand-ins for what they call -------------------------------------------
 
 
-@pytest.mark.parametrize(("ops_exits_with", "url"), [(0, API), (1, API), (0, "")])
-def test_a_deployment_that_did_not_happen_fails(project: Path, tmp_path: Path, ops_exits_with: int, url: str) -> None:
-    code, output, _ = run_last_step("deploy", project, tmp_path, ops_exits_with, url)
-    assert (code == 0) == (ops_exits_with == 0 and url != "")
-    assert output.startswith("what ops says" if url else "::error ")
+def step(workflow: dict, job: str, name: str) -> dict:
+    return next(step for step in workflow["jobs"][job]["steps"] if step.get("name") == name)
 
 
-def run_last_step(job: str, project: Path, folder: Path, ops_exits_with: int, url: str) -> tuple[int, str, str]:
-    """Run the last step of a job in `folder`, as GitHub does, with stand-ins for make and for the project's Python.
-
-    Returns:
-        exit code, output, job summary
-    """
-    for stand_in in (folder / "make", folder / ".venv/bin/python"):
-        stand_in.parent.mkdir(parents=True, exist_ok=True)
-        stand_in.write_text(f"#!/bin/sh\necho what ops says\nexit {ops_exits_with}\n", "utf-8")
-        stand_in.chmod(0o755)
-    summary = folder / "summary"
-    summary.touch()
-    done = subprocess.run(
-        ["bash", "-e", "-c", read_workflow(project)["jobs"][job]["steps"][-1]["run"]],
+def run_step(step: dict, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a step in `folder` as GitHub does, with the programs that stand there before all others."""
+    for name in ("summary", "output"):
+        (folder / name).touch()
+    return subprocess.run(
+        ["bash", "-e", "-c", step["run"]],
         cwd=folder,
         env={
             "PATH": f"{folder}:/usr/bin:/bin",
-            "PREFECT_API_URL": url,
+            "HOME": str(folder),
             "RUNNER_TEMP": str(folder),
-            "GITHUB_STEP_SUMMARY": str(summary),
+            "GITHUB_OUTPUT": str(folder / "output"),
+            "GITHUB_STEP_SUMMARY": str(folder / "summary"),
+            "GITHUB_REPOSITORY": "me/my-flows",
+            "GITHUB_REF_NAME": "a-branch",
+            **env,
         },
         capture_output=True,
         text=True,
     )
-    return done.returncode, done.stdout + done.stderr, summary.read_text("utf-8")
+
+
+def stand_in(file: Path, text: str) -> None:
+    file.write_text(f"#!/bin/sh\n{text}\n", "utf-8")
+    file.chmod(0o755)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_plan_goes_to_the_summary_and_to_the_comment(project: Path, tmp_path: Path, fails: bool) -> None:
+    stand_in(tmp_path / "make", f'echo "$PREFECT_ENV: $*"\nexit {int(fails)}')
+    done = run_step(step(read_workflow(project), "plan", "Plan"), tmp_path, PREFECT_API_URL=API)
+    told = "prod: --silent plan ARGS=--markdown\n"
+    assert (done.returncode, done.stdout) == (int(fails), told)
+    assert (tmp_path / "summary").read_text("utf-8") == told
+    assert re.fullmatch(rf"plan<<(\S+)\n{told}\n\1\n", (tmp_path / "output").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("workflow", "job", "name"), [("ci", "plan", "Plan"), ("deploy", "drift", "Compare production with main")]
+)
+def test_without_secrets_there_is_a_notice(workflow: str, job: str, name: str, project: Path, tmp_path: Path) -> None:
+    stand_in(tmp_path / "make", "exit 1")
+    done = run_step(step(read_workflow(project, workflow), job, name), tmp_path, PREFECT_API_URL="")
+    assert done.returncode == 0
+    assert done.stdout.startswith("::notice ")
+
+
+GH = """\
+echo "$*" >> calls
+case "$*" in
+  *" pr list "*|"pr list "*) echo "$PULL_REQUEST" ;;
+  "api --paginate "*) echo "$COMMENT" ;;
+  *) cp "$RUNNER_TEMP/body" "$RUNNER_TEMP/sent" ;;
+esac"""
+
+
+@pytest.mark.parametrize(("number", "comment"), [("7", ""), ("7", "42"), ("", "42")])
+def test_the_comment_is_written_once_and_then_changed(project: Path, tmp_path: Path, number: str, comment: str) -> None:
+    stand_in(tmp_path / "gh", GH)
+    plan = "$(touch injected) `touch injected` <b>"
+    (job,) = read_workflow(project)["jobs"]["comment"]["steps"]
+    done = run_step(job, tmp_path, NUMBER=number, PULL_REQUEST="7", COMMENT=comment, PLAN=plan)
+    assert done.returncode == 0, done.stderr
+    last = (tmp_path / "calls").read_text("utf-8").splitlines()[-1]
+    where = "PATCH repos/me/my-flows/issues/comments/42 " if comment else "POST repos/me/my-flows/issues/7/comments "
+    assert where in last
+    assert (tmp_path / "sent").read_text("utf-8").splitlines()[1:] == [plan]
+    assert not (tmp_path / "injected").exists()
+
+
+def test_no_comment_without_a_pull_request(project: Path, tmp_path: Path) -> None:
+    stand_in(tmp_path / "gh", GH)
+    (job,) = read_workflow(project)["jobs"]["comment"]["steps"]
+    done = run_step(job, tmp_path, NUMBER="", PULL_REQUEST="", PLAN="plan")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "sent").exists()
+
+
+@pytest.mark.parametrize(("environment", "deploys"), [("staging", True), ("prod", False), ("", False)])
+def test_staging_takes_no_settings_but_its_own(project: Path, tmp_path: Path, environment: str, deploys: bool) -> None:
+    stand_in(tmp_path / "make", "echo make $*")
+    done = run_step(step(read_workflow(project, "deploy"), "staging", "Deploy"), tmp_path, PREFECT_ENV=environment)
+    assert done.returncode == 0
+    assert done.stdout.startswith("make deploy" if deploys else "::notice title=No staging::")
+
+
+@pytest.mark.parametrize("job", ["staging", "production", "drift"])
+def test_a_deployment_or_a_check_that_fails_fails_the_job(project: Path, tmp_path: Path, job: str) -> None:
+    stand_in(tmp_path / "make", "echo make $*; exit 1")
+    last = read_workflow(project, "deploy")["jobs"][job]["steps"][-1]
+    assert run_step(last, tmp_path, PREFECT_ENV="staging", PREFECT_API_URL=API).returncode == 1
+
+
+def test_only_a_commit_of_main_is_deployed(project: Path, tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *arguments]
+        return subprocess.run(command, cwd=work, capture_output=True, text=True, check=True).stdout.strip()
+
+    work = tmp_path / "work"
+    work.mkdir()
+    git("init", "--quiet", "--initial-branch", "main")
+    git("commit", "--quiet", "--allow-empty", "--message", "one")
+    earlier = git("rev-parse", "HEAD")
+    git("commit", "--quiet", "--allow-empty", "--message", "two")
+    git("update-ref", "refs/remotes/origin/main", "HEAD")
+    git("commit", "--quiet", "--allow-empty", "--message", "not merged")
+    unmerged = git("rev-parse", "HEAD")
+    only = step(read_workflow(project, "deploy"), "production", "Only what is, or was, on main")
+    for commit, asked, passes in [
+        (earlier, earlier, True),
+        (earlier, earlier[:12], False),  # its image has the whole commit as its tag
+        (earlier, "main", False),
+        (unmerged, unmerged, False),
+    ]:
+        git("checkout", "--quiet", commit)
+        assert (run_step(only, work, COMMIT=asked).returncode == 0) == passes, (commit, asked)
+
+
+@pytest.mark.parametrize(
+    ("published", "go_back", "code"), [(True, "", 0), (True, "c", 0), (False, "", 0), (False, "c", 1)]
+)
+def test_an_image_is_built_unless_it_is_there_and_never_to_go_back(
+    published: bool, go_back: str, code: int, render: Render, tmp_path: Path
+) -> None:
+    stand_in(tmp_path / "make", f"exit {int(not published)}")
+    workflow = read_workflow(render(pool_type="docker", image_registry="ghcr.io/owner"), "deploy")
+    done = run_step(step(workflow, "image", "Look for the image"), tmp_path, GO_BACK_TO=go_back)
+    assert done.returncode == code
+    assert (tmp_path / "output").read_text("utf-8") == ("published=true\n" if published else "")
+    for name in ("Build", "Scan", "Push"):
+        assert step(workflow, "image", name)["if"] == "steps.image.outputs.published != 'true'"
+
+
+def test_what_is_signed_is_what_was_pushed(render: Render, tmp_path: Path) -> None:
+    workflow = read_workflow(render(pool_type="docker", image_registry="ghcr.io/owner"), "deploy")
+    written = {"image.name": "localhost:5000/me/my-flows:c0ffee", "containerimage.digest": "sha256:1"}
+    stand_in(tmp_path / "make", f"echo '{json.dumps(written)}' > .image.json")
+    done = run_step(step(workflow, "image", "Push"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "output").read_text("utf-8") == "name=localhost:5000/me/my-flows\ndigest=sha256:1\n"
 
 
 # --- the workflow that proposes updates: its last step, with a repository to push to and a stand-in for gh ----

@@ -34,10 +34,12 @@ class Declared:
         objects: kind -> name -> the declared fields
         faults: what is wrong, one line each
         notes: what is worth knowing and stops nothing
+        owner: whose they are: the project's, or those of one preview of it
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.owner = f"{PROJECT}-{settings.preview}" if settings.preview else PROJECT
         self.objects: dict[str, dict[str, Fields]] = {kind.label: {} for kind in KINDS}
         self.faults: list[str] = []
         self.notes: list[str] = []
@@ -86,6 +88,17 @@ class Declared:
                 known = stand_in.base_job_template["variables"]["properties"]
                 kept = {name: value for name, value in deployment["job_variables"].items() if name in known}
                 deployment |= {"work_pool_name": stand_in.name, "job_variables": kept, "pull_steps": []}
+        if settings.preview:
+            self.leave_only_deployments(settings.preview)
+
+    def leave_only_deployments(self, preview: str) -> None:
+        """Make this a preview: deployments under names of their own; all else is that of the server."""
+        found = self.objects["deployment"].values()
+        self.objects, self.triggers, self.notes = {kind.label: {} for kind in KINDS}, [], []
+        for fields in found:
+            tags = sorted({*fields["tags"], f"project:{self.owner}"} - {PROJECT_TAG})
+            named = fields | {"name": f"{preview}-{fields['name']}", "tags": tags}
+            self.add("deployment", f"{fields['flow_name']}/{named['name']}", named)
 
     def add(self, kind: str, name: str, fields: Fields) -> None:
         if name in self.objects[kind]:
@@ -150,6 +163,8 @@ class Declared:
             return id_of("block", self.blocks[name])
 
         self.objects["automation"], self.stand_ins = {}, {}
+        if self.settings.preview:
+            return
         try:
             declared = automations(self.settings, block_id)
         except OpsError as error:

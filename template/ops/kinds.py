@@ -56,8 +56,8 @@ class Kind:
         """Return what is declared, but with what people paused on the server still paused, and what that is."""
         return fields, []
 
-    async def read(self, client: PrefectClient, names: Set[str]) -> list[Fields]:
-        """Return objects on the server, at least those with `names` and those that carry this project's tag."""
+    async def read(self, client: PrefectClient, names: Set[str], mark: str = PROJECT_TAG) -> list[Fields]:
+        """Return objects on the server, at least those with `names` and those that carry the tag `mark`."""
         return await pages(client, f"{self.path}/filter")
 
     async def create(self, client: PrefectClient, fields: Fields) -> str:
@@ -109,7 +109,7 @@ class WorkQueues(Kind):
 class Blocks(Kind):
     """The declared fields are `block`, the object, and `data`, what it holds, secrets included."""
 
-    async def read(self, client: PrefectClient, names: Set[str]) -> list[Fields]:
+    async def read(self, client: PrefectClient, names: Set[str], mark: str = PROJECT_TAG) -> list[Fields]:
         # Only those: the answer holds secrets.
         named = {"name": {"any_": sorted({name.split("/", 1)[1] for name in names})}}
         return await pages(client, f"{self.path}/filter", block_documents=named, include_secrets=True)
@@ -137,10 +137,10 @@ class Deployments(Kind):
         schedules = [s | {"active": s["active"] and s["slug"] not in kept} for s in fields["schedules"]]
         return fields | {"schedules": by_slug(schedules)}, [f": schedule {slug}" for slug in kept]
 
-    async def read(self, client: PrefectClient, names: Set[str]) -> list[Fields]:
+    async def read(self, client: PrefectClient, names: Set[str], mark: str = PROJECT_TAG) -> list[Fields]:
         # Ours, and those of others whose name is like one of ours: a server may hold thousands more.
         like = sorted({name.split("/", 1)[1] for name in names})
-        ours = {"operator": "or_", "tags": {"any_": [PROJECT_TAG]}, "name": {"any_": like}}
+        ours = {"operator": "or_", "tags": {"any_": [mark]}, "name": {"any_": like}}
         found = await pages(client, f"{self.path}/filter", deployments=ours)
         flow_ids = sorted({deployment["flow_id"] for deployment in found})
         flows = await pages(client, "/flows/filter", flows={"id": {"any_": flow_ids}}) if flow_ids else []

@@ -82,6 +82,7 @@ async def make_plan(client: PrefectClient, declared: Declared, only: str = "") -
     Raises:
         OpsError: with every fault of the declarations, and every clash with another project's objects
     """
+    me = declared.owner
     plan = Plan(notes=[*declared.notes, *await check_version(client)])
     variables = await VARIABLES.read(client, set())
     registries = {v["name"].removeprefix(REGISTRY): v["value"] for v in variables if v["name"].startswith(REGISTRY)}
@@ -91,15 +92,16 @@ async def make_plan(client: PrefectClient, declared: Declared, only: str = "") -
         if not kind.has_tags:
             return marks.get((kind.label, kind.name(found)))
         owners = [tag.removeprefix("project:") for tag in found["tags"] if tag.startswith("project:")]
-        return PROJECT if PROJECT in owners else next(iter(owners), None)
+        return me if me in owners else next(iter(owners), None)
 
     def marked(kind: Kind) -> list[str]:
-        return registries.get(PROJECT, {}).get(kind.label, [])
+        return registries.get(me, {}).get(kind.label, [])
 
     async def read(kind: Kind) -> list[Fields]:
         if kind is VARIABLES:
             return [variable for variable in variables if not variable["name"].startswith(REGISTRY)]
-        return await kind.read(client, {*declared.objects[kind.label], *marked(kind)})
+        names = {*declared.objects[kind.label], *marked(kind)}
+        return await kind.read(client, names, f"project:{me}")
 
     server = dict(zip(KINDS, await asyncio.gather(*(read(kind) for kind in KINDS)), strict=True))
     plan.ids = {(kind.label, kind.name(found)): found["id"] for kind in KINDS for found in server[kind]}
@@ -107,19 +109,19 @@ async def make_plan(client: PrefectClient, declared: Declared, only: str = "") -
     faults = list(dict.fromkeys(declared.faults))
     for kind in KINDS:
         # Names of automations are not unique: our oldest is the one that is declared.
-        objects = sorted(server[kind], key=lambda found: (owner(kind, found) != PROJECT, str(found.get("created"))))
+        objects = sorted(server[kind], key=lambda found: (owner(kind, found) != me, str(found.get("created"))))
         by_name = {kind.name(found): found for found in reversed(objects)}
         for name, fields in declared.objects[kind.label].items():
             change = compare(kind, name, fields, by_name.get(name, {}))
             plan.changes.append(change)
             plan.notes += [f"{change}{what} is paused on the server and stays so" for what in change.paused]
-            if change.found and (other := owner(kind, change.found)) not in (None, PROJECT):
+            if change.found and (other := owner(kind, change.found)) not in (None, me):
                 faults.append(f"{change} belongs to the project {other} on this server: choose another name")
             if kind.label == "work pool" and "base_job_template" not in fields:
                 faults += declared.check_provisioned(fields, change.found)
             if kind.label == "work pool" and "type" in change.differs:
                 faults.append(f"{change} has type {change.found['type']}, which cannot change: rename the pool")
-        mine = [Change(kind, kind.name(one), "undeclared", found=one) for one in objects if owner(kind, one) == PROJECT]
+        mine = [Change(kind, kind.name(one), "undeclared", found=one) for one in objects if owner(kind, one) == me]
         mine += [Change(kind, name, "undeclared") for name in marked(kind) if name not in by_name]  # deleted by hand
         plan.owned += mine
         for change in mine:

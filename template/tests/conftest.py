@@ -42,6 +42,8 @@ def settings() -> Settings:
     """Settings as in production, with every secret given; alerts go to a port where nobody listens."""
     values: dict[str, object] = {"prefect_env": "prod"}
     for name, field in Settings.model_fields.items():
+        if name == "preview":  # this is none
+            continue
         if field.default == "" or field.annotation == str | None:
             values[name] = "needed"
         if field.annotation == SecretStr | None:

@@ -30,12 +30,14 @@ POOL = WorkPoolCreate(
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_this_repository_declares_nothing_wrong(settings: Settings, environment: str) -> None:
-    mine = Declared(settings.model_copy(update={"prefect_env": environment}))
+    preview = "pr-12" if ENVIRONMENTS[environment].preview else None
+    mine = Declared(settings.model_copy(update={"prefect_env": environment, "preview": preview}))
     mine.add_automations({})
     assert mine.faults == []
     deployments = mine.objects["deployment"].values()
     assert deployments
-    assert all(PROJECT_TAG in deployment["tags"] for deployment in deployments)  # alerts watch it
+    mark = f"{PROJECT_TAG}-pr-12" if preview else PROJECT_TAG  # alerts watch it
+    assert all(mark in deployment["tags"] for deployment in deployments)
     active = [schedule for deployment in deployments for schedule in deployment["schedules"] if schedule["active"]]
     assert not active or ENVIRONMENTS[environment].schedules
 

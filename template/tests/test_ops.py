@@ -236,3 +236,20 @@ def test_a_changed_secret_is_written_and_never_printed(deployed: Plan, settings:
     apply(new)
     assert plan(new).pending == []
     apply(settings)  # as the other tests know it
+
+
+def test_a_preview_and_its_host_leave_each_other_alone(deployed: Plan, settings: Settings) -> None:
+    preview = settings.model_copy(update={"prefect_env": "preview", "preview": "pr-12"})
+    before = [(str(change), change.action) for change in plan(settings).changes]
+    done = apply(preview)
+    try:
+        assert {change.kind.label for change in done} == {"deployment"}
+        assert all(change.fields["name"].startswith("pr-12-") for change in done)
+        assert not any(schedule["active"] for change in done for schedule in change.fields["schedules"])
+        assert [(str(change), change.action) for change in plan(settings).changes] == before
+        assert apply(preview) == []
+    finally:
+        owned = plan(preview).owned
+        on_server(lambda client: delete(client, owned, lambda _: None))
+    assert {str(change) for change in owned} == {str(change) for change in done}
+    assert plan(preview).owned == []

@@ -45,6 +45,16 @@ def test_a_secret_does_not_show(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert "hush-hush" not in f"{settings} {settings!r}"
 
 
+@pytest.mark.parametrize(("environment", "preview"), [("preview", ""), ("preview", "PR 12"), ("prod", "pr-12")])
+def test_a_preview_has_a_name_and_nothing_else_has(
+    environment: str, preview: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_ENV", environment)
+    monkeypatch.setenv("PREVIEW", preview)
+    with pytest.raises(ValidationError, match="preview"):
+        Settings()
+
+
 def test_an_unknown_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_ENV", "production")
     with pytest.raises(ValidationError, match="prefect_env"):

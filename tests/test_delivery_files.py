@@ -1,0 +1,106 @@
+"""Who may push the image without a password, and what the commands of `make` for delivery call."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from answers import DEFAULTS, Render
+from cfnlint.api import lint_all
+
+CLOUDS = {name: row for name, row in DEFAULTS["clouds"].items() if row["registries"]}
+ISSUERS = {name: row for name, row in DEFAULTS["cis"].items() if row["issuer"]}
+STAND_IN = '#!/bin/sh\n[ -t 0 ] || [ "$1" = buildx ] || input="$(cat)"\necho "${0##*/} $*${input:+ < $input}" >> "$CALLS"\n[ "$1" != "$FAILS" ]\n'
+
+
+CREDENTIALS = {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "hush-hush"}
+
+
+def deliver(render: Render, cloud: str, **answers: str) -> Path:
+    return render(pool_type="docker", image_registry=CLOUDS[cloud]["registry"], **answers)
+
+
+@pytest.mark.parametrize("ci", ISSUERS)
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_a_cloud_trusts_the_jobs_of_main_and_of_previews_only(cloud: str, ci: str, render: Render) -> None:
+    project = deliver(render, cloud, ci=ci)
+    files = sorted(file.relative_to(project).as_posix() for file in project.glob("infra/*"))
+    assert files == [CLOUDS[cloud]["trust_file"]]
+    text = (project / files[0]).read_text("utf-8")
+    subjects = ISSUERS[ci]["subjects"]
+    if cloud == "aws":
+        assert [str(match) for match in lint_all(text) if match.rule.id[0] in "EW"] == []
+        trust = text.split(":sub:\n")[1].split("      Policies:")[0]
+        found = re.findall(r"- (.+)", trust)
+    elif cloud == "gcp":
+        flags = yaml.safe_load(text)
+        assert flags["--issuer-uri"] == f"https://{ISSUERS[ci]['issuer']}"
+        found = re.findall("'([^']+)'", flags["--attribute-condition"])
+    else:
+        resources = json.loads(text)["resources"]
+        trusts = [one["properties"] for one in resources if one["type"].endswith("/federatedIdentityCredentials")]
+        assert {trust["issuer"] for trust in trusts} == {f"https://{ISSUERS[ci]['issuer']}"}
+        found = [trust["subject"] for trust in trusts]
+        names = [one["name"] for one in resources]
+        assert len(names) == len(set(names))
+    assert found == subjects
+    assert not any("*" in subject for subject in subjects)
+
+
+@pytest.mark.parametrize("registry", ["ghcr.io/owner", "owner"])
+def test_no_cloud_is_trusted_for_another_registry(registry: str, render: Render) -> None:
+    assert not (render(pool_type="docker", image_registry=registry) / "infra").exists()
+
+
+def make(project: Path, folder: Path, *targets: str, fails: str = "nothing", **env: str) -> tuple[int, list[str]]:
+    """Run targets of `make` with stand-ins for docker and the tools of clouds; return the code and what was called."""
+    calls = folder / "calls"
+    calls.unlink(missing_ok=True)
+    for name in ("docker", "aws", "gcloud", "az"):
+        (folder / name).write_text(STAND_IN, "utf-8")
+        (folder / name).chmod(0o755)
+    env = {"PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(calls), "FAILS": fails, "IMAGE_TAG": "c0ffee"} | env
+    done = subprocess.run(["make", "--silent", *targets], cwd=project, env=env, capture_output=True, text=True)
+    assert "hush" not in done.stdout + done.stderr
+    return done.returncode, calls.read_text("utf-8").splitlines() if calls.exists() else []
+
+
+def test_the_image_is_built_scanned_and_pushed_under_the_name_in_prefect_yaml(render: Render, tmp_path: Path) -> None:
+    project = render(pool_type="docker", image_registry="ghcr.io/owner")
+    file = project / "prefect.yaml"
+    file.write_text(file.read_text("utf-8").replace("ghcr.io/owner/", "ghcr.io/else/"), "utf-8")
+    image = "ghcr.io/else/my-flows:c0ffee"
+    code, calls = make(project, tmp_path, "image", "scan", "push")
+    assert code == 0
+    assert calls[0] == f"docker buildx build --load --tag {image} ."
+    assert calls[1].startswith("docker run --rm ")
+    assert calls[1].endswith(f" --only-fixed --fail-on high docker:{image}")
+    assert calls[2].startswith("docker buildx build --push --sbom=true --provenance=mode=max ")
+    assert calls[2].endswith(f" --tag {image} .")
+    code, calls = make(project, tmp_path, "image", "scan", "push", fails="run")
+    assert code != 0
+    assert len(calls) == 2  # what the scan refuses is not pushed
+
+
+@pytest.mark.parametrize(
+    ("registry", "first", "login"),
+    [
+        ("ghcr.io/owner", "", "docker login --username me --password-stdin ghcr.io < hush-hush"),
+        ("owner", "", "docker login --username me --password-stdin docker.io < hush-hush"),
+        (CLOUDS["aws"]["registry"], "aws ecr get-login-password", "docker login --username AWS --password-stdin HOST"),
+        (
+            CLOUDS["gcp"]["registry"],
+            "gcloud auth print-access-token",
+            "docker login --username oauth2accesstoken --password-stdin HOST",
+        ),
+        (CLOUDS["azure"]["registry"], "", "az acr login --name HOST"),
+    ],
+)
+def test_the_login_fits_the_registry(registry: str, first: str, login: str, render: Render, tmp_path: Path) -> None:
+    project = render(pool_type="docker", image_registry=registry)
+    code, calls = make(project, tmp_path, "login", **CREDENTIALS)
+    assert code == 0
+    assert sorted(calls) == sorted(filter(None, [first, login.replace("HOST", registry.split("/")[0])]))
