@@ -1,7 +1,7 @@
 # Developing the template. `make help` lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test live lint format bench release clean
+.PHONY: help demo test live lint format docs bench release clean
 PYTHON ?= python3
 export UV_COMPILE_BYTECODE := 1
 
@@ -34,8 +34,11 @@ lint: .venv/.synced ## Format, lint and types of the template and of its static 
 format: .venv/.synced ## Format the template and its static files
 	@.venv/bin/ruff format --quiet . && .venv/bin/ruff check --quiet --fix .
 
+docs: .venv/.synced ## The site with its configurator, in build/site; a broken link is an error
+	@.venv/bin/python scripts/docs.py
+
 bench: .venv/.synced ## Benchmarks: ratios measured on this machine
-	@.venv/bin/python benchmarks/first_run.py && .venv/bin/python benchmarks/ops_apply.py && .venv/bin/python benchmarks/task_runners.py
+	@.venv/bin/python benchmarks/first_run.py && .venv/bin/python benchmarks/ops_apply.py && .venv/bin/python benchmarks/task_runners.py && .venv/bin/python benchmarks/first_preview.py
 
 release: .venv/.synced ## Check, bump, date the changelog, commit and tag: make release VERSION=0.2.0
 	@.venv/bin/python scripts/release.py --check "$(VERSION)"
@@ -43,4 +46,4 @@ release: .venv/.synced ## Check, bump, date the changelog, commit and tag: make 
 	@.venv/bin/python scripts/release.py "$(VERSION)"
 
 clean: ## Remove what these commands made
-	rm -rf demo .venv .pytest_cache .ruff_cache
+	rm -rf demo build configurator/node_modules .venv .pytest_cache .ruff_cache

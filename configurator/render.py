@@ -10,7 +10,7 @@ import io
 import shlex
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -147,6 +147,12 @@ class Template:
                 )
         return asked
 
+    def left_out(self, known: Answers, operation: str) -> Callable[[str], bool]:
+        """Return a function that tells which paths are left out by `operation`, copy or update."""
+        known = known | {"_copier_operation": operation}
+        lines = [line for entry in self.exclude for line in self.render(entry, known).splitlines()]
+        return PathSpec.from_lines("gitignore", lines).match_file
+
     def project(self, asked: Asked, source: str, commit: str = "") -> dict[str, File]:
         """Return the files of the project by path, as Copier writes them from the address `source`, version `commit`.
 
@@ -157,9 +163,8 @@ class Template:
             raise asked.refusals[0]
         remembered = {"_commit": commit} if commit else {}
         remembered |= {"_src_path": source, **asked.stored}
-        known = asked.known | {"_copier_answers": remembered, "_copier_operation": "copy"}
-        lines = [line for entry in self.exclude for line in self.render(entry, known).splitlines()]
-        excluded = PathSpec.from_lines("gitignore", lines).match_file
+        known = asked.known | {"_copier_answers": remembered}
+        excluded = self.left_out(known, "copy")
         files = {}
         for path in sorted(self.top.rglob("*")):
             if path.is_dir():

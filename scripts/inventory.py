@@ -1,0 +1,162 @@
+"""What generated projects take and do, as pages: every setting and every command.
+
+Nothing is listed here: projects that together hold each pair of choices are rendered, and looked at.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from configurator.render import Answers, File, Template
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from answers import CHOICES, cover  # noqa: E402 - the tests have the valid answers
+
+SETTING = re.compile(r"(?:# )?([A-Z][A-Z0-9_]+)=(.*)")
+GENERATED = "<!-- Written by scripts/inventory.py from rendered projects. -->\n"
+COMMANDS = """
+import json
+import typer.main
+from ops.__main__ import app
+for name, command in typer.main.get_command(app).commands.items():
+    params = [[(p.opts[0] if p.param_type_name == "option" else p.name.upper()), getattr(p, "help", None) or ""]
+              for p in command.params if p.name != "help"]
+    print(json.dumps([name, command.help or "", params]))
+"""
+
+
+@dataclass
+class Found:
+    """Something that some projects have.
+
+    Attributes:
+        rows: the numbers of those projects
+        about: what it says of itself
+        default: the value that it has if nothing is done
+    """
+
+    rows: set[int] = field(default_factory=set)
+    about: str = ""
+    default: str = ""
+
+
+@cache
+def projects() -> list[tuple[Answers, dict[str, File]]]:
+    """Return the answers and files of projects that together hold every pair of choices, the default first."""
+    template = Template(ROOT)
+    given = [{name: list(v) if isinstance(v, tuple) else v for name, v in row.items()} for row in [{}, *cover()]]
+    asked = [template.ask(answers) for answers in given]
+    return [(one.known, template.project(one, "gh:OWNER/copier-prefect")) for one in asked]
+
+
+def conditions() -> Iterator[tuple[str, set[int]]]:
+    """Yield conditions on one answer, in words, with the numbers of the projects that meet each."""
+    known = [answers for answers, _ in projects()]
+    for name in CHOICES:
+        values = {row: answers[name] for row, answers in enumerate(known)}
+        if any(isinstance(value, list) for value in values.values()):
+            for choice in dict.fromkeys(part for value in values.values() for part in value):
+                yield f"`{name}` has `{choice}`", {row for row, value in values.items() if choice in value}
+            yield f"`{name}` is not empty", {row for row, value in values.items() if value}
+            continue
+        for choice in dict.fromkeys(values.values()):
+            yield f"`{name}` is `{choice}`", {row for row, value in values.items() if value == choice}
+            yield f"`{name}` is not `{choice}`", {row for row, value in values.items() if value != choice}
+
+
+def when(rows: set[int]) -> str:
+    """Return in words which answers give what the projects `rows` have."""
+    left = set(range(len(projects())))
+    if left == rows:
+        return "always"
+    fitting = [(text, met) for text, met in conditions() if rows <= met]
+    if exact := next((text for text, met in fitting if met == rows), ""):
+        return exact
+    for name in CHOICES:  # several choices of one question
+        having = {str(projects()[row][0][name]) for row in rows}
+        lacking = {str(projects()[row][0][name]) for row in left - rows}
+        if not having & lacking:
+            fewer, word = min((having, "is"), (lacking, "is not"), key=lambda one: len(one[0]))
+            return f"`{name}` {word} {' or '.join(f'`{one}`' for one in sorted(fewer))}"
+    words = []
+    while left != rows:
+        text, met = min(fitting, key=lambda one: len(left & one[1]))
+        if not left - met:
+            return ", ".join([*words, "and other answers need it"])
+        words.append(text)
+        left &= met
+    return ", ".join(words)
+
+
+def settings_of(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield each setting of a .env.example: its name, what the comment above says, the value that is shown."""
+    comment: list[str] = []
+    above = False
+    for line in text.splitlines():
+        if match := SETTING.fullmatch(line):
+            yield match[1], " ".join(comment), match[2]
+            above = True
+        elif line.startswith("# "):
+            if above:
+                comment, above = [], False
+            comment.append(line[2:])
+        else:
+            comment, above = [], False
+
+
+def settings_page() -> str:
+    found: dict[str, Found] = {}
+    for row, (_, files) in enumerate(projects()):
+        for name, said, default in settings_of(files[".env.example"].content.decode()):
+            one = found.setdefault(name, Found(about=said, default=default))
+            one.rows.add(row)
+    lines = ["# Settings\n\n", GENERATED]
+    lines.append(
+        "\nWhat comes from outside of the repository: a variable of the environment wins over the file `.env`, which Git"
+        " ignores. `.env.example` of a project has those that its answers need; `make dev` and the tests need none.\n\n"
+        "| Setting | Meaning | Shown value | In projects where |\n| --- | --- | --- | --- |\n"
+    )
+    for name, one in sorted(found.items()):
+        value = f"`{one.default}`" if one.default else ""
+        lines.append(f"| `{name}` | {one.about.replace('|', chr(92) + '|')} | {value} | {when(one.rows)} |\n")
+    return "".join(lines)
+
+
+def commands() -> list[list[Any]]:
+    """Return the commands of `ops` in a default project: name, help, parameters with their help."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, file in projects()[0][1].items():
+            path = Path(scratch, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.content)
+        done = subprocess.run([sys.executable, "-c", COMMANDS], cwd=scratch, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def commands_page() -> str:
+    lines = ["# Commands\n\n", GENERATED, "\n## make\n\n| Command | What it does |\n| --- | --- |\n"]
+    makefile = projects()[0][1]["Makefile"].content.decode()
+    for name, text in re.findall(r"(?m)^([a-z-]+):.*?## (.*)$", makefile):
+        lines.append(f"| `make {name}` | {text.replace('|', chr(92) + '|')} |\n")
+    lines.append("\n## python -m ops\n\nWith `.venv/bin/python` of the project. `make` calls the same.\n")
+    for name, text, parameters in commands():
+        lines.append(f"\n### `{name}`\n\n{' '.join(text.split())}\n")
+        if parameters:
+            lines.append("\n| Parameter | Meaning |\n| --- | --- |\n")
+            lines += [f"| `{option}` | {' '.join(told.split())} |\n" for option, told in parameters]
+    return "".join(lines)
+
+
+def pages() -> dict[str, str]:
+    """Return each page by the name of its file."""
+    return {"settings.md": settings_page(), "commands.md": commands_page()}
