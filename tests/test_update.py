@@ -433,7 +433,7 @@ def test_a_project_in_a_folder_of_a_larger_repository(next_release: Path, tmp_pa
     done = make(project, "update", "ARGS=--defaults")
     assert done.returncode == 0, done.stderr
     fresh = tree(copy(next_release, tmp_path / "new/my-flows", "v1002.0.0"))
-    assert tree(project) == fresh | {"Makefile": fresh["Makefile"] + b"mine:\n"}
+    assert others(tree(project)) == others(fresh) | {"Makefile": fresh["Makefile"] + b"mine:\n"}
     assert f"git show HEAD:./{MOVED[0]}" in done.stdout
     assert (tmp_path / "mono/notes.txt").read_text("utf-8") == "elsewhere\n"
 
