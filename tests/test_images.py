@@ -69,6 +69,17 @@ def test_compose_is_pinned_checked_and_shows_nothing_without_a_password(render: 
     assert compose["volumes"].keys() == {"postgres", "redis"}
 
 
+@pytest.mark.skipif(not shutil.which("nginx"), reason="needs nginx (apt-get install nginx-light)")
+def test_the_proxy_of_compose_is_valid_for_nginx(render: Render, tmp_path: Path) -> None:
+    compose = yaml.safe_load((render(pool_type="docker") / "compose.yaml").read_text("utf-8"))
+    content = compose["configs"]["proxy"]["content"].replace("$$", "$")
+    here = content.replace("listen 4200", "listen 127.0.0.1:4200")
+    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid;\nevents {{}}\nhttp {{\n{here}}}\n")
+    command = ["nginx", "-t", "-e", f"{tmp_path}/log", "-p", str(tmp_path), "-c", f"{tmp_path}/nginx.conf"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(
     not shutil.which("docker") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode != 0,
     reason="needs Docker's plugin compose",

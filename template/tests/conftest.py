@@ -45,7 +45,7 @@ def settings() -> Settings:
         if name == "preview":  # this is none
             continue
         if field.default == "" or field.annotation == str | None:
-            values[name] = "needed"
+            values[name] = field.examples[0] if field.examples else "needed"
         if field.annotation == SecretStr | None:
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
             values[name] = str(extra.get("local", "{receiver}")).format(receiver="127.0.0.1:9/hush-hush")

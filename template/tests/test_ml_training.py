@@ -1,13 +1,15 @@
 """The plain functions of flows/ml_training.py, and one real run."""
 
+import base64
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from flows.ml_training import Model, fit, make_points, ml_training, save
+from flows.ml_training import Model, fit, make_points, ml_training, picture, save
 
 
 def test_the_same_seed_gives_the_same_points() -> None:
@@ -38,6 +40,14 @@ def test_more_epochs_fit_better() -> None:
     assert fit(points, 0.1, epochs=200).error < fit(points, 0.1, epochs=10).error
 
 
+def test_the_picture_is_one_that_a_browser_shows() -> None:
+    points = make_points(20, seed=1)
+    kind, content = picture(points, fit(points, learning_rate=0.5, epochs=100)).split(",")
+    assert kind == "data:image/svg+xml;base64"
+    shapes = [shape.tag.split("}")[1] for shape in ElementTree.fromstring(base64.b64decode(content))]  # noqa: S314
+    assert shapes == ["circle"] * 20 + ["line"]
+
+
 def test_save_writes_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "new"))
     model = Model(learning_rate=0.1, slope=3, intercept=2, error=0.01)
@@ -54,5 +64,8 @@ def test_flow_keeps_the_best_candidate(server: None, tmp_path: Path, monkeypatch
     assert state.result().learning_rate == 0.5
     assert json.loads((tmp_path / "model.json").read_text("utf-8"))["learning_rate"] == 0.5
     with get_client(sync_client=True) as client:
-        key = ArtifactFilterKey(any_=["ml-training-candidates"])
-        assert client.read_artifacts(artifact_filter=ArtifactFilter(key=key))
+        key = ArtifactFilterKey(like_="ml-training-")
+        left = {artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=ArtifactFilter(key=key))}
+    assert left.keys() >= {"ml-training-candidates", "ml-training-fit", "ml-training-progress"}
+    assert left["ml-training-progress"].data == 100
+    assert all(artifact.description for artifact in left.values())
