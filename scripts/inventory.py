@@ -102,7 +102,7 @@ def settings_of(text: str) -> Iterator[tuple[str, str, str]]:
     above = False
     for line in text.splitlines():
         if match := SETTING.fullmatch(line):
-            yield match[1], " ".join(comment), match[2]
+            yield match[1], re.sub(r"(?<=[^.:;,]) \n(?=[A-Z])", ". ", " \n".join(comment)).replace(" \n", " "), match[2]
             above = True
         elif line.startswith("# "):
             if above:

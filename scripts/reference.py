@@ -1,4 +1,7 @@
-"""Write docs/questions.md from copier.yml and data/, or with --check tell whether it is up to date."""
+"""Write docs/questions.md and the table of choices in README.md from copier.yml and data/.
+
+With --check only tell whether they are up to date.
+"""
 
 import argparse
 import difflib
@@ -13,6 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "questions.md"
+README = ROOT / "README.md"
+CHOICES = re.compile(
+    r"(?<=<!-- choices, written by scripts/reference.py -->\n).*?(?=<!-- end of choices -->)", re.DOTALL
+)
 Answers = dict[str, Any]
 
 # Names that later releases ask for. They are taken: no other question gets one of them.
@@ -136,18 +143,35 @@ def page(root: Path) -> str:
     return "".join(lines)
 
 
+def overview(form: Form) -> str:
+    """Return the table of README.md: what can be chosen."""
+    lines = ["\n| Question | Choices |\n| --- | --- |\n"]
+    for _name, question in form.questions.items():
+        choices = form.choices(question) if "choices" in question else []
+        if names := [meaning.split(":")[0].split(";")[0] for _, meaning in choices if meaning]:
+            lines.append(f"| {question['help']} | {', '.join(names)} |\n")
+    return "".join([*lines, "\n"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the page is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when one is out of date")
     check = parser.parse_args().check
-    wanted, found = page(ROOT), PAGE.read_text("utf-8") if PAGE.exists() else ""
-    if wanted == found:
-        return
-    if check:
-        names = (str(PAGE.relative_to(ROOT)), "as copier.yml and data/ say")
+    table = overview(Form(ROOT))
+    readme = README.read_text("utf-8")
+    stale = []
+    for file, wanted in {PAGE: page(ROOT), README: CHOICES.sub(lambda _: table, readme)}.items():
+        found = file.read_text("utf-8") if file.exists() else ""
+        if wanted == found:
+            continue
+        if not check:
+            file.write_text(wanted, "utf-8")
+            continue
+        stale.append(str(file.relative_to(ROOT)))
+        names = (stale[-1], "as copier.yml and data/ say")
         sys.stdout.writelines(difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), *names))
-        sys.exit(f"{names[0]} is out of date: run {Path(__file__).relative_to(ROOT)}")
-    PAGE.write_text(wanted, "utf-8")
+    if stale:
+        sys.exit(f"{', '.join(stale)}: out of date: run {Path(__file__).relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

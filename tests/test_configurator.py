@@ -2,7 +2,9 @@
 
 import io
 import shlex
+import shutil
 import stat
+import subprocess
 import zipfile
 from pathlib import Path
 from unittest.mock import Mock
@@ -16,7 +18,7 @@ from copier._main import Worker
 from test_doors import cookiecut, sampled, tree
 from test_refusals import BAD_TEXTS
 
-from configurator.render import Refused, Template, archive, commands, folder_of
+from configurator.render import Refused, Session, Template, archive, commands, compared, folder_of
 
 PRESETS = yaml.safe_load((ROOT / "configurator/presets.yml").read_text("utf-8"))
 GIVEN = {name: row["answers"] for name, row in PRESETS.items()}
@@ -100,6 +102,56 @@ def test_the_archive_keeps_what_can_be_executed(template: Template) -> None:
     answers = yaml.safe_load(zipped.read("my-flows/.copier-answers.yml"))
     assert answers["_src_path"] == "gh:OWNER/copier-prefect"
     assert answers["_commit"] == "v1.2.3"
+
+
+def test_a_project_from_the_archive_can_be_updated(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "Me")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "me@example.com")
+
+    def git(folder: Path, *arguments: str) -> None:
+        subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
+
+    def release(version: str) -> None:
+        git(published, "add", "--all")
+        git(published, "commit", "--message", version)
+        git(published, "tag", version)
+
+    published = tmp_path / "template"
+    shutil.copytree(source, published)
+    git(published, "init")
+    release("v1.0.0")
+    session = Session(published, str(published), "v1.0.0")
+    session.show({"database": "postgresql", "image_registry": "ghcr.io/not-asked"})
+    zipfile.ZipFile(io.BytesIO(session.archive())).extractall(tmp_path)
+
+    project = tmp_path / "my-flows"
+    git(project, "init")
+    git(project, "add", "--all")
+    git(project, "commit", "--message", "Create the project")
+    (published / "template/NEWS.md").write_text("new\n", "utf-8")
+    release("v2.0.0")
+    copier.run_update(project, defaults=True, overwrite=True, quiet=True)
+    assert (project / "NEWS.md").read_text("utf-8") == "new\n"
+    answers = yaml.safe_load((project / ".copier-answers.yml").read_text("utf-8"))
+    assert answers["_commit"] == "v2.0.0"
+    assert answers["database"] == "postgresql"
+    done = subprocess.run(["git", "status", "--porcelain"], cwd=project, capture_output=True, text=True)
+    assert sorted(done.stdout.splitlines()) == [" M .copier-answers.yml", "?? NEWS.md"]
+
+
+def test_what_changed_is_told(source: Path) -> None:
+    session = Session(source, str(source), "")
+    session.show({})
+    found = session.show({"database": "postgresql", "ci": "none"})
+    states = {file["name"]: file["state"] for file in found["files"]}
+    assert states["pyproject.toml"] == "changed"
+    assert states["Makefile"] in ("", "changed")
+    assert {name for name in found["gone"] if "/ci.yml" in name} == {".github/workflows/ci.yml"}
+    assert session.show({})["gone"] == [name for name, state in states.items() if state == "new"]
+    assert compared("a\nb\nc\n", "a\nx\ny\nc\n") == {"added": [1, 2], "removed": 1}
 
 
 @pytest.mark.parametrize("name", PRESETS)
