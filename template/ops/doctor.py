@@ -1,56 +1,100 @@
 """What is wrong with this set-up, and what to do about it."""
 
+import os
+import re
+import shlex
+import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from email.utils import parsedate_to_datetime
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import distributions
 from importlib.util import find_spec
+from itertools import groupby
 from typing import Any
 
+from dotenv import dotenv_values
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import WorkerStatus
-from prefect.settings import get_current_settings
+from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
-from ops.api import connect
+from ops.api import api_url, connect
 from ops.declared import Declared
-from ops.reconcile import make_plan
-from ops.settings import OpsError, Settings, faults_of
+from ops.deployments import hint
+from ops.environments import ENVIRONMENTS
+from ops.reconcile import Plan, check_version, make_plan
+from ops.settings import ROOT, OpsError, Settings, faults_of
+from ops.work_pools import TOOLS
+
+Finding = tuple[bool, str]  # whether a thing is right, and a line about it
 
 
-async def findings() -> AsyncIterator[tuple[bool, str]]:
-    """Yield, one by one, whether a thing is right and a line about it; end where the next can't be told."""
-    yield True, f"Prefect {version('prefect')}, API {get_current_settings().api.url or 'not set'}"
+async def findings() -> AsyncIterator[Finding]:
+    """Yield all that can be told about this set-up, one by one; what is wrong with one thing hides no other."""
+    installed = {one.name: one.version for one in distributions()}
+    yield True, "installed: " + ", ".join(f"{name} {installed[name]}" for name in sorted(installed) if is_prefect(name))
+    for command in TOOLS:
+        yield try_tool(command)
+    declared, faults = None, []
     try:
         settings = Settings()
         declared = Declared(settings)
         yield True, f"environment {settings.prefect_env}"
+        for finding in () if ENVIRONMENTS[settings.prefect_env].local else try_settings():
+            yield finding
         for name, fields in declared.objects["block"].items():
             if hasattr(fields["block"], "get_engine"):
                 yield try_database(name, fields["block"])
-        async with connect() as client:
-            skew = await clock_skew(client)
-            yield (
-                skew < 30,
-                f"the clocks of server and client differ by {skew:.0f} s" + ("" if skew < 30 else ": set them"),
-            )
-            plan = await make_plan(client, declared)
-            for note in plan.notes:
-                yield "stays so" in note or "is left out" in note, note
-            differs = len(plan.pending) + len(plan.undeclared)
-            yield not differs, f"{differs} objects differ from the repository" + (": see make plan" if differs else "")
-            served = [name for name, pool in declared.objects["work pool"].items() if "base_job_template" in pool]
-            for name in served if not plan.pending else []:
-                workers = await client.read_workers_for_work_pool(name)
-                online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
-                yield online > 0, f"work pool {name}: {online} workers online" + ("" if online else ": make worker")
+        faults = declared.faults
     except (OpsError, ValidationError) as error:
-        for fault in faults_of(error):
-            yield False, fault
+        faults = faults_of(error)
+    try:
+        async with connect() as client:
+            async for finding in on_server(client, declared):
+                yield finding
+    except OpsError as error:
+        faults = [*faults, *error.faults]
+    for fault in dict.fromkeys(faults):
+        yield False, fault
 
 
-def try_database(name: str, block: Any) -> tuple[bool, str]:
+def is_prefect(package: str) -> bool:
+    return package.split("-")[0] == "prefect"
+
+
+def try_tool(command: str) -> Finding:
+    """Return whether a command does its work here; what it prints may hold a secret and is not shown."""
+    try:
+        done = subprocess.run(
+            shlex.split(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+        )
+    except FileNotFoundError:
+        return False, f"`{command}`: there is no such program, install it; README.md says what it is for"
+    except subprocess.TimeoutExpired:
+        return False, f"`{command}` does not end"
+    if done.returncode:
+        told = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return False, f"`{command}` fails: {told[-1].strip()}"
+    return True, f"`{command}` works"
+
+
+def try_settings() -> Iterator[Finding]:
+    """Yield what .env.example asks for and nothing sets, and what .env sets under a name like one of those."""
+    asked = re.findall(r"^(# )?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE)
+    known, needed = {name for _, name in asked}, {name for comment, name in asked if not comment}
+    given = dotenv_values(ROOT / ".env")
+    for name in given.keys() - known:
+        if near := hint(name, known, cutoff=0.85):
+            yield False, f".env: there is no setting {name}{near}"
+    missing = sorted(name for name in needed if not (os.environ.get(name) or given.get(name)))
+    for name in missing:
+        yield False, f"{name} is not set: .env.example says what it is"
+    if not missing:
+        yield True, ".env and the environment set all that .env.example asks for"
+
+
+def try_database(name: str, block: Any) -> Finding:
     """Return whether the database behind a SqlAlchemyConnector answers, and a line about it."""
     try:
         there = find_spec("runtime.warehouse")  # it knows where the password is
@@ -64,6 +108,53 @@ def try_database(name: str, block: Any) -> tuple[bool, str]:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[-1]
         return False, f"{name} cannot be used: {reason}. Check the DATABASE_ settings in .env"
     return True, f"{name} answers"
+
+
+async def on_server(client: PrefectClient, declared: Declared | None) -> AsyncIterator[Finding]:
+    """Yield what can be told about the server, and about what it holds of what is declared."""
+    skew = await clock_skew(client)
+    await client.request("POST", "/variables/filter", json={"limit": 1})
+    yield True, f"the Prefect API at {api_url()} answers, and takes the credentials"
+    yield skew < 30, f"the clocks of server and client differ by {skew:.0f} s" + ("" if skew < 30 else ": set them")
+    notes = await check_version(client)
+    yield not notes, "; ".join(notes) or "server and client have the same minor version"
+    if not declared:
+        return
+    plan = Plan()
+    try:
+        plan = await make_plan(client, declared)
+    except OpsError as error:
+        for fault in error.faults:
+            yield False, fault
+    for note in plan.notes:
+        if note not in notes:
+            yield True, note
+    for kind, changes in groupby(plan.changes, key=lambda change: change.kind.label):
+        all_of_kind = list(changes)
+        differ = [change.name for change in all_of_kind if change.action != "unchanged"]
+        for change in all_of_kind:
+            if change.found.get("active") is False:
+                yield False, f"{change} is not active, so it limits nothing: prefect gcl enable {change.name}"
+            if change.found.get("is_paused"):
+                yield False, f"{change} is paused, so it starts no run: prefect work-pool resume {change.name}"
+        if differ:
+            yield False, f"{kind}: {', '.join(differ)} not as declared, see make plan"
+        else:
+            yield True, f"{kind}: {len(all_of_kind)} as declared"
+    for name, pool in declared.objects["work pool"].items():
+        if "base_job_template" in pool:  # else Prefect Cloud starts its runs
+            yield await try_workers(client, name)
+
+
+async def try_workers(client: PrefectClient, pool: str) -> Finding:
+    """Return whether a work pool has a worker that is online, and a line about it."""
+    try:
+        await client.read_work_pool(pool)
+    except ObjectNotFound:
+        return False, f"work pool {pool} is not there yet: make deploy"
+    workers = await client.read_workers_for_work_pool(pool)
+    online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
+    return online > 0, f"work pool {pool}: {online} workers online" + ("" if online else f": make worker POOL={pool}")
 
 
 async def clock_skew(client: PrefectClient) -> float:

@@ -662,15 +662,58 @@ def test_destroy_forgets_what_others_deleted(applied: Project, server: Server) -
     assert "Nothing to delete" in succeeds(applied("destroy", "--yes")).out
 
 
-def test_doctor(applied: Project, server: Server) -> None:
+def test_doctor_on_a_sound_project(applied: Project, server: Server) -> None:
+    applied.declare("work_pools", f'{QUEUES}\nTOOLS = ["uname -s", "false", "no-such-program version"]')
     doctor = applied("doctor")
     assert doctor.code == 1
     tells(
-        doctor, "wrong work pool my-flows: 0 workers online: make worker", "ok    0 objects differ from the repository"
+        doctor,
+        "ok    `uname -s` works",
+        "wrong `false` fails: exit code 1",
+        "wrong `no-such-program version`: there is no such program, install it; README.md says what it is for",
+        "ok    environment prod",
+        "ok    .env and the environment set all that .env.example asks for",
+        f"ok    the Prefect API at {server.url} answers, and takes the credentials",
+        "ok    server and client have the same minor version",
+        "ok    work pool: 1 as declared",
+        "ok    block: 3 as declared",
+        "wrong work pool my-flows: 0 workers online: make worker POOL=my-flows",
     )
+    assert sum(line.startswith("wrong") for line in doctor.lines) == 3
+    assert re.search("ok    installed: prefect 3[.0-9]+", doctor.out)
+    assert re.search("ok    the clocks of server and client differ by [0-9] s", doctor.out)
+
+
+def test_doctor_tells_what_is_wrong_and_what_to_do(applied: Project, server: Server) -> None:
+    (applied.folder / ".env").write_text("SLACK_WEBHOOK=https://hooks.slack.com/services/T/B/X\n")
+    doctor = applied("doctor", ALERT_WEBHOOK_URL="")
+    tells(
+        doctor,
+        "wrong .env: there is no setting SLACK_WEBHOOK, did you mean SLACK_WEBHOOK_URL?",
+        "wrong ALERT_WEBHOOK_URL is not set: .env.example says what it is",
+    )
+    assert any(line.startswith("wrong automations need block my-flows-webhook") for line in doctor.lines)
     deployment = server("GET", "/deployments/name/sample/nightly")
     server("PATCH", f"/deployments/{deployment['id']}", {"description": "by hand"})
-    tells(applied("doctor"), "wrong 1 objects differ from the repository: see make plan")
-    missing = applied("doctor", SLACK_WEBHOOK_URL="")
-    assert missing.code == 1
-    assert any(line.startswith("wrong automations need block my-flows-slack") for line in missing.lines)
+    limit = next(one for one in server("POST", "/v2/concurrency_limits/filter", {}) if one["name"] == "etl-load")
+    for sound in (False, True):
+        server("PATCH", f"/v2/concurrency_limits/{limit['id']}", {"active": sound})
+        server("PATCH", "/work_pools/my-flows", {"is_paused": not sound})
+        doctor = doctor if sound else applied("doctor")
+    tells(
+        doctor,
+        "wrong deployment: sample/nightly not as declared, see make plan",
+        "wrong global concurrency limit etl-load is not active, so it limits nothing: prefect gcl enable etl-load",
+        "wrong work pool my-flows is paused, so it starts no run: prefect work-pool resume my-flows",
+    )
+
+
+def test_doctor_goes_on_when_one_thing_cannot_be_told(ops: Project) -> None:
+    refused = ops.run("doctor", PREFECT_API_AUTH_STRING="admin:wrong")
+    assert refused.code == 1
+    assert any("refuses the key" in line for line in refused.lines)
+    assert "ok    environment prod" in refused.lines
+    unfit = ops("doctor", SLA_MINUTES="soon")
+    assert any(line.startswith("wrong SLA_MINUTES: ") for line in unfit.lines)
+    assert any("answers, and takes the credentials" in line for line in unfit.lines)
+    tells(ops("doctor"), "wrong work pool my-flows is not there yet: make deploy")
