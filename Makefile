@@ -1,7 +1,7 @@
 # Developing the template. `make help` lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test live lint format docs bench release clean
+.PHONY: help demo test live lint format docs bench raise release clean
 PYTHON ?= python3
 export UV_COMPILE_BYTECODE := 1
 
@@ -39,6 +39,12 @@ docs: .venv/.synced ## The site with its configurator, in build/site; a broken l
 
 bench: .venv/.synced ## Benchmarks: ratios measured on this machine
 	@.venv/bin/python benchmarks/first_run.py && .venv/bin/python benchmarks/ops_apply.py && .venv/bin/python benchmarks/task_runners.py && .venv/bin/python benchmarks/first_preview.py
+
+raise: ## Raise the day as of which packages are resolved: make raise DATE=2027-01-31
+	@[[ "$(DATE)" =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}$$ ]] || { echo "Say which day: make raise DATE=2027-01-31"; exit 1; }
+	@sed -i.old -E 's/^(tested_on: ")[^"]*/\1$(DATE)/' data/versions.yml
+	@sed -i.old -E 's/^(exclude-newer = ")[^T]*/\1$(DATE)/' pyproject.toml
+	@rm data/versions.yml.old pyproject.toml.old
 
 release: .venv/.synced ## Check, bump, date the changelog, commit and tag: make release VERSION=0.2.0
 	@.venv/bin/python scripts/release.py --check "$(VERSION)"

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -44,10 +45,11 @@ def read_workflow(project: Path, name: str = "ci") -> dict:
 
 
 def audit(*workflows: Path) -> None:
-    """Fail unless actionlint and zizmor, at its most pedantic, have nothing to say about `workflows`."""
+    """Fail unless actionlint, with shellcheck, and zizmor, at its most pedantic, have nothing to say about `workflows`."""
     assert workflows
     for command in (["actionlint"], ["zizmor", "--offline", "--quiet", "--persona", "pedantic"]):
-        done = subprocess.run([BIN / command[0], *command[1:], *workflows], capture_output=True, text=True)
+        env = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}  # actionlint asks shellcheck, which is there
+        done = subprocess.run([BIN / command[0], *command[1:], *workflows], env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,0 +1,245 @@
+"""The pipelines for GitLab and Azure: valid against the published schemas, sound shell, and the same stages as on GitHub."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+import yaml
+from answers import DEFAULTS, ROOT, Render
+
+BIN = Path(sys.executable).parent
+CLOUDS = [row["registry"] for row in DEFAULTS["clouds"].values() if row["registry"]]
+ANSWERS: list[dict[str, str]] = [
+    {},
+    {"pool_type": "docker"},
+    *({"pool_type": "docker", "image_registry": registry} for registry in ["ghcr.io/owner", "owner", *CLOUDS]),
+    {"prefect_backend": "cloud", "pool_type": "managed", "database": "postgresql"},
+]
+FILES = {"gitlab": ".gitlab-ci.yml", "azure-devops": "azure-pipelines.yml"}
+PLAN = "**Prefect plan**: 1 to create\n"
+MARK = "<!-- what this changes on the Prefect API -->"
+
+
+@pytest.fixture(params=ANSWERS, ids=lambda answers: "-".join(answers.values()) or "default", scope="module")
+def answers(request: pytest.FixtureRequest) -> dict[str, str]:
+    return request.param
+
+
+def pipeline(ci: str, answers: dict[str, str], render: Render) -> tuple[Path, dict[str, Any]]:
+    project = render(ci=ci, **answers)
+    text = (project / FILES[ci]).read_text("utf-8")
+    return project, yaml.safe_load(text.replace("!reference", ""))
+
+
+def steps(part: Any) -> Iterator[dict[str, Any]]:
+    """Yield everything in a pipeline for Azure that has shell to run."""
+    if isinstance(part, dict):
+        if part.keys() & {"bash", "script", "inlineScript"}:
+            yield part
+        part = list(part.values())
+    if isinstance(part, list):
+        for one in part:
+            yield from steps(one)
+
+
+def shells(ci: str, content: dict[str, Any]) -> dict[str, str]:
+    """Return the shell of each job or step."""
+    if ci == "gitlab":
+        jobs = {name: job for name, job in content.items() if isinstance(job, dict) and "script" in job}
+        return {name: "\n".join(job["script"]) for name, job in jobs.items()}
+    found = [next(step[key] for key in ("bash", "script", "inlineScript") if key in step) for step in steps(content)]
+    return {f"step {number}": text for number, text in enumerate(found)}
+
+
+def check(ci: str, file: Path) -> subprocess.CompletedProcess[str]:
+    name = ci.removesuffix("-devops")
+    schema = {"gitlab": "gitlab-ci", "azure": "azure-pipelines"}[name]
+    command = [BIN / "check-jsonschema", "--builtin-schema", f"vendor.{schema}", "--data-transform", schema, file]
+    command += ["--regex-variant", "nonunicode"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_it_fits_the_published_schema(ci: str, answers: dict[str, str], render: Render, tmp_path: Path) -> None:
+    project, _ = pipeline(ci, answers, render)
+    file = tmp_path / "pipeline.yml"
+    # Without the task of the AWS Toolkit: the schema contradicts the task's own definition of its input scriptType.
+    text = (project / FILES[ci]).read_text("utf-8")
+    text = re.sub(r"          - task: AWSShellScript@1\n(?: {12}.*\n)+", "", text)
+    file.write_text(text, "utf-8")
+    done = check(ci, file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wrong = {
+        "gitlab": ("  stage: check", "  stge: 1"),
+        "azure-devops": ("    displayName: Check", "    displayNam: Check"),
+    }[ci]
+    file.write_text(text.replace(*wrong), "utf-8")
+    assert check(ci, file).returncode != 0
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_its_shell_is_sound(ci: str, answers: dict[str, str], render: Render, tmp_path: Path) -> None:
+    _, content = pipeline(ci, answers, render)
+    found = shells(ci, content)
+    assert found
+    for name, text in found.items():
+        file = tmp_path / f"{name}.sh"
+        file.write_text(f"#!/usr/bin/env bash\n{text}\n", "utf-8")
+        done = subprocess.run([BIN / "shellcheck", file], capture_output=True, text=True)
+        assert done.returncode == 0, f"{done.stdout}\n{text}"
+        assert not re.search(r"\$\((Build|System)\.|\$\{\{", text)  # what somebody names is never pasted into shell
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_it_does_what_github_does(ci: str, answers: dict[str, str], render: Render) -> None:
+    _, content = pipeline(ci, answers, render)
+    called = " ".join(re.findall(r"make ((?:--silent )?[^\n;&|]*)", "\n".join(shells(ci, content).values())))
+    for target in ("lint", "test", "test-server", "audit", "plan"):
+        assert f"{target} " in f"{called} "
+    delivers = "image_registry" in answers or answers.get("pool_type") != "docker"
+    boxed = "image_registry" in answers
+    assert ("deploy" in called) == ("drift" in called) == delivers
+    assert all((target in called) == boxed for target in ("published", "scan push", "deploy ARGS=--skip-build"))
+
+
+# --- the plan as a comment, changed in place ----------------------------------------------------------------
+
+
+class Api(BaseHTTPRequestHandler):
+    """The notes of a merge request, or the threads of a pull request, in memory."""
+
+    kept: list[dict[str, Any]]
+    seen: list[str]
+
+    def answer(self, body: Any) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(200 if "s3cret" in f"{self.headers}" else 401)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def do_GET(self) -> None:
+        self.answer(self.kept if "notes" in self.path else {"value": self.kept})
+
+    def write(self) -> None:
+        sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.seen.append(f"{self.command} {self.path.split('?')[0]}")
+        if "notes" in self.path:
+            body = parse_qs(sent, keep_blank_values=True)["body"][0]
+            note = {"id": 5, "body": body}
+        else:
+            content = json.loads(sent)
+            body = content["content"] if "content" in content else content["comments"][0]["content"]
+            note = {"id": 5, "comments": [{"id": 1, "content": body}]}
+        self.kept[:] = [*(one for one in self.kept if one["id"] != 5), note]
+        self.answer(note)
+
+    do_POST = do_PUT = do_PATCH = write
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def api() -> Iterator[ThreadingHTTPServer]:
+    Api.kept, Api.seen = [{"id": 4, "body": "Good!", "comments": [{"id": 1, "content": "Good!"}]}], []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+@pytest.mark.parametrize("ci", FILES)
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_plan_is_a_comment_that_is_changed_in_place(
+    ci: str, fails: bool, api: ThreadingHTTPServer, render: Render, tmp_path: Path
+) -> None:
+    _, content = pipeline(ci, {}, render)
+    make = tmp_path / "make"
+    make.write_text(f"#!/bin/sh\nprintf '%s' '{PLAN}'\n[ \"$PREFECT_ENV\" = prod ] && exit {int(fails)}\n", "utf-8")
+    make.chmod(0o755)
+    url = f"http://127.0.0.1:{api.server_port}"
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PREFECT_API_URL": url,
+        "ETL_SOURCE_TOKEN": "$(ETL_SOURCE_TOKEN)",  # as Azure gives what is not set
+        "PLAN_TOKEN": "s3cret",
+        "CI_API_V4_URL": url,
+        "CI_PROJECT_ID": "1",
+        "CI_MERGE_REQUEST_IID": "7",
+        "AGENT_TEMPDIRECTORY": str(tmp_path),
+        "SYSTEM_COLLECTIONURI": f"{url}/",
+        "SYSTEM_TEAMPROJECTID": "p",
+        "BUILD_REPOSITORY_ID": "r",
+        "SYSTEM_PULLREQUEST_PULLREQUESTID": "7",
+        "TOKEN": "s3cret",
+    }
+    if ci == "gitlab":
+        parts = ["\n".join(content["plan"]["script"][1:])]
+    else:
+        (job,) = [job for job in content["stages"][0]["jobs"] if job["job"] == "plan"]
+        parts = [step["bash"] for step in job["steps"] if "bash" in step]
+    for _ in range(2):
+        for number, text in enumerate(parts):
+            done = subprocess.run(
+                ["bash", "-eo", "pipefail", "-c", text], cwd=tmp_path, env=env, capture_output=True, text=True
+            )
+            assert (done.returncode != 0) == (fails and number == 0), done.stdout + done.stderr
+            assert "s3cret" not in done.stdout + done.stderr
+    assert len(Api.kept) == 2  # one of somebody else, and ours
+    assert MARK in str(Api.kept[1])
+    assert "1 to create" in str(Api.kept[1])
+    first, second = Api.seen
+    assert first.startswith("POST ")
+    assert second.split()[0] in ("PUT", "PATCH")
+    assert second.split()[1].startswith(first.split()[1] + "/5")
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_without_settings_there_is_no_plan(ci: str, render: Render, tmp_path: Path) -> None:
+    _, content = pipeline(ci, {}, render)
+    text = next(text for text in shells(ci, content).values() if "No plan: " in text)
+    text = text.removeprefix("make .venv/.synced\n")
+    for url in ("", "$(PREFECT_API_URL)"):
+        if url and ci == "gitlab":
+            continue
+        env = {"PATH": os.environ["PATH"], "PREFECT_API_URL": url}
+        done = subprocess.run(["bash", "-e", "-c", text], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stdout.split(":")[0]) == (0, "No plan"), done.stderr
+
+
+@pytest.mark.parametrize("ci", ["github", *FILES])
+def test_renovate_can_read_its_configuration(ci: str, render: Render) -> None:
+    file = render(ci=ci, pool_type="docker") / "renovate.json"
+    done = subprocess.run(
+        [BIN / "check-jsonschema", "--builtin-schema", "vendor.renovate", file, ROOT / "renovate.json"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads(file.read_text("utf-8"))
+    (manager,) = content["customManagers"]
+    found = re.findall(manager["matchStrings"][0].replace("(?<", "(?P<"), (file.parent / "Makefile").read_text("utf-8"))
+    assert [name for name, _ in found] == ["anchore/grype"]
+
+
+def test_the_tested_date_is_raised_in_both_files(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("Makefile", "pyproject.toml", "data/versions.yml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for day, works in (("tomorrow", False), ("", False), ("2027-01-31", True)):
+        done = subprocess.run(["make", "raise", f"DATE={day}"], cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode == 0) == works, done.stdout
+    assert 'exclude-newer = "2027-01-31T00:00:00Z"' in (tmp_path / "pyproject.toml").read_text("utf-8")
+    assert yaml.safe_load((tmp_path / "data/versions.yml").read_text("utf-8"))["tested_on"] == "2027-01-31"
+    assert {file.name for file in tmp_path.iterdir()} == {"Makefile", "data", "pyproject.toml"}
