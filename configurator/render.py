@@ -81,6 +81,8 @@ class Template:
 
     def choices(self, question: Answers, known: Answers) -> list[Answers]:
         """Return the choices of a question: the value, its label, and why it cannot be made, if so."""
+        if question["type"] == "bool":
+            return [{"value": value, "label": label, "reason": ""} for label, value in (("No", False), ("Yes", True))]
         found = yaml.safe_load(self.render(question.get("choices", "[]"), known))
         pairs = found.items() if isinstance(found, dict) else [(str(value), value) for value in found]
         rows = [(label, value if isinstance(value, dict) else {"value": value}) for label, value in pairs]
@@ -99,6 +101,8 @@ class Template:
     def one(self, name: str, answer: Any, choices: list[Answers]) -> Any:
         cast = CASTS[self.questions[name]["type"]]
         value = cast(answer) if cast is str or isinstance(answer, str) else answer
+        if self.questions[name]["type"] == "bool":
+            return bool(value)  # any word is yes, as for Copier; the validator sees what was given
         offered = [choice["value"] for choice in choices if not choice["reason"]]
         if not choices or value in offered:
             return value
@@ -112,7 +116,7 @@ class Template:
 
     def ask(self, given: Answers, folder: str = "my-flows") -> Asked:
         """Answer all questions: with `given`, else by default. `folder` is the name of the project's folder."""
-        conf = {"answers_file": ANSWERS_FILE, "dst_path": folder}
+        conf = {"answers_file": ANSWERS_FILE, "dst_path": folder, "data": given}
         asked = Asked({"_folder_name": folder, "_copier_conf": conf})
         known = asked.known
         for name, question in self.questions.items():

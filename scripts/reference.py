@@ -25,7 +25,6 @@ Answers = dict[str, Any]
 # Names that later releases ask for. They are taken: no other question gets one of them.
 RESERVED = {
     "result_storage": "where results of tasks are kept",
-    "from_airflow": "notes for teams that come from Airflow",
 }
 
 INTRO = """\

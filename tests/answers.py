@@ -70,8 +70,10 @@ def completed(given: Answers) -> Answers:
     return known
 
 
-def offered(question: Answers, known: Answers) -> dict[str, str]:
+def offered(question: Answers, known: Answers) -> dict[Any, str]:
     """Return each choice of a question with the reason for which Copier refuses it after the answers `known`."""
+    if question["type"] == "bool":
+        return {False: "", True: ""}
     found = parsed(rendered(question["choices"], known))
     values = found.values() if isinstance(found, dict) else found
     rows = [value if isinstance(value, dict) else {"value": value, "validator": ""} for value in values]
@@ -92,7 +94,8 @@ CORNERS = [  # combined in every way
     ("prefect_backend", "pool_type", "cloud_provider", "secrets_backend"),
     ("pool_type", "task_runner", "observability"),
 ]
-CHOICES = {name: choices(name) for name, question in QUESTIONS.items() if "choices" in question}
+YES_OR_NO = [name for name, question in QUESTIONS.items() if question["type"] == "bool" and "when" not in question]
+CHOICES = {name: choices(name) for name, question in QUESTIONS.items() if "choices" in question or name in YES_OR_NO}
 
 
 def allowed(name: str, known: Answers) -> list:

@@ -12,7 +12,7 @@ from typing import Any
 import copier
 import pytest
 import yaml
-from answers import CHOICES, DEFAULTS, QUESTIONS, Answers, Render, completed, offered, unfit
+from answers import CHOICES, DEFAULTS, QUESTIONS, YES_OR_NO, Answers, Render, completed, offered, unfit
 from checks import faults, stored
 
 RULES = {  # how each message goes on behind the name of the question
@@ -81,7 +81,8 @@ def test_bad_text_is_refused(question: str, answer: Any, refuse: Refuse) -> None
 def test_unknown_choice_is_refused(question: str, refuse: Refuse) -> None:
     fit = [value for value, reason in offered(QUESTIONS[question], DEFAULTS).items() if not reason]
     answer = ["nonsense"] if QUESTIONS[question].get("multiselect") else "nonsense"
-    refuse({question: answer}, f"Invalid choice for '{question}': 'nonsense' is not in {fit}")
+    told = f"Invalid choice for '{question}': 'nonsense' is not in {fit}"
+    refuse({question: answer}, f"'{question}': {question} must be yes or no" if question in YES_OR_NO else told)
 
 
 @pytest.mark.parametrize("question", [name for name in CHOICES if QUESTIONS[name].get("multiselect")])

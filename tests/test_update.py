@@ -268,7 +268,7 @@ def next_release(present: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     config = (work / "copier.yml").read_text("utf-8")
     config = config.replace("default: Data Team\n", "default: \"{{ user_name | default('Data Team') }}\"\n")
     (work / "copier.yml").write_text(config, "utf-8")
-    git(work, "mv", *(f"template/{name}" for name in MOVED))
+    git(work, "mv", *(f"template/{name}.jinja" for name in MOVED))
     upgrading = (work / "UPGRADING.md").read_text("utf-8").partition("\n## ")[0]
     (work / "UPGRADING.md").write_text(f"{upgrading}\n{NOTE.format('1001.0.0')}", "utf-8")
     publish(work, "v1001.0.0")

@@ -122,7 +122,9 @@ class Declared:
                 self.faults.append(f"block {name}: nothing can be sent to that address. Correct its settings in .env")
             self.blocks[name] = f"{block.get_block_type_slug()}/{name}"
             declared_fields = set(type(block).model_fields)
-            data = block.model_dump(mode="json", include=declared_fields, context={"include_secrets": True})
+            data = block.model_dump(
+                mode="json", by_alias=True, include=declared_fields, context={"include_secrets": True}
+            )
             self.add("block", self.blocks[name], {"name": name, "data": data, "block": block})
 
     def check_provisioned(self, pool: Fields, found: Fields) -> list[str]:
