@@ -38,7 +38,7 @@ docs: .venv/.synced ## The site with its configurator, in build/site; a broken l
 	@.venv/bin/python scripts/docs.py
 
 bench: .venv/.synced ## Benchmarks: ratios measured on this machine
-	@.venv/bin/python benchmarks/first_run.py && .venv/bin/python benchmarks/ops_apply.py && .venv/bin/python benchmarks/task_runners.py && .venv/bin/python benchmarks/first_preview.py
+	@.venv/bin/python benchmarks/first_run.py && .venv/bin/python benchmarks/ops_apply.py && .venv/bin/python benchmarks/task_runners.py && .venv/bin/python benchmarks/server_load.py && .venv/bin/python benchmarks/first_preview.py
 
 raise: ## Raise the day as of which packages are resolved: make raise DATE=2027-01-31
 	@[[ "$(DATE)" =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}$$ ]] || { echo "Say which day: make raise DATE=2027-01-31"; exit 1; }
