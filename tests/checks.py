@@ -29,7 +29,8 @@ PARSERS = {
 FOREIGN_MARKUP = {
     "tests/conftest.py": r"\{\{ env \}\}",
     "*/*deployments.py": r"\{\{ (\$[A-Z_]+|imge\.image) \}\}",
-    "ops/automations.py": r"\{\{[^{}]*\b(flow|flow_run|deployment)\b[^{}]*\}\}",
+    "ops/automations.py": r"\{\{ \}\}|\{%-? (for|if|set text|end\w+)\b.*?%\}|\{\{ \", \" if not loop\.last \}\}"
+    r"|\{\{[^{}]*\b(flow|flow_run|deployment|event|name|value|text|work_pool)\b[^{}]*\}\}",
     "observability/*": r"\{\{ ?[$a-z_.| A-Z]+ ?\}\}",
     "prefect.yaml": r"\{\{ (\$IMAGE_TAG|image\.[a-z_]+|clone\.directory|prefect\.blocks\.[a-z.-]+) \}\}",
     ".github/workflows/*": r"\$\{\{[^{}]*\b(cancelled|env|github|inputs|matrix|needs|runner|secrets|steps|vars)\b[^{}]*\}\}",

@@ -82,6 +82,8 @@ class Declared:
         self.objects["deployment"], self.triggers, faults = deployments.load(environment, pools)
         self.faults += faults
         for deployment in self.objects["deployment"].values():
+            if "sla_minutes" in Settings.model_fields and not any(tag.startswith("sla:") for tag in deployment["tags"]):
+                deployment["tags"] = sorted([*deployment["tags"], "sla:default"])  # the SLA alert watches this tag
             job_variables = deployment["job_variables"]
             job_variables["env"] = {**run_variables(settings), **(job_variables.get("env") or {})}
             if deployment["work_pool_name"] in local:
@@ -168,9 +170,12 @@ class Declared:
         if self.settings.preview:
             return
         try:
-            declared = automations(self.settings, block_id)
+            declared = automations(self.settings, block_id, self.objects)
         except OpsError as error:
             self.faults += error.faults
+            return
+        except ValidationError as error:
+            self.faults += [f"ops/automations.py: {problem}" for problem in problems(error.errors())]
             return
         for name, trigger in self.triggers:
             trigger.set_deployment_id(id_of("deployment", name))

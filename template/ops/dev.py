@@ -61,6 +61,7 @@ def environment(port: int, receiver: str) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
         **Settings(prefect_env="dev").for_runs(),
         **local,
+        "ALERT_THROTTLE_MINUTES": "0",  # whoever tries alerts out sees each
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # the worker starts runs with it
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(HOME),
@@ -118,8 +119,11 @@ def start(console: Console) -> None:
 
 def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
     def show(channel: str, alert: dict[str, Any]) -> None:
-        text = alert.get("text") or f"{alert.get('title')}: {alert.get('message')}"
-        console.print(f"[bold red]ALERT[/] ({escape(channel)}) {escape(' '.join(str(text).split()))}")
+        text = str(alert.get("text") or f"{alert.get('title')}\n{alert.get('message')}")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        console.print(f"[bold red]ALERT[/] ({escape(channel)}) {escape(': '.join(lines[:3]))}")
+        for line in lines[3:]:
+            console.print(f"      [dim]{escape(line)}[/]")
 
     receiver = receive(show)
     port = free_port(USUAL_PORT)
@@ -248,10 +252,15 @@ def stop_leftovers(console: Console) -> None:
     STATE.unlink(missing_ok=True)
 
 
-def run_against(arguments: list[str]) -> int:
-    """Run `prefect ARGUMENTS` against the server of the `dev` that runs now and return its exit code."""
+def running() -> dict[str, str]:
+    """Return the environment of the `dev` that runs now; raise OpsError when none does."""
     try:
-        env = json.loads(STATE.read_text("utf-8"))["env"]
+        return json.loads(STATE.read_text("utf-8"))["env"]
     except (OSError, ValueError) as error:
         raise OpsError("`make dev` is not running in this project: start it first, in another terminal") from error
-    return subprocess.run([sys.executable, "-m", "prefect", *arguments], env=env, cwd=HOME, check=False).returncode
+
+
+def run_against(arguments: list[str]) -> int:
+    """Run `prefect ARGUMENTS` against the server of the `dev` that runs now and return its exit code."""
+    command = [sys.executable, "-m", "prefect", *arguments]
+    return subprocess.run(command, env=running(), cwd=HOME, check=False).returncode

@@ -1,0 +1,144 @@
+"""Every channel with every kind of alert on every backend gives blocks and automations that Prefect's classes accept."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from uuid import UUID, uuid5
+
+import pytest
+import yaml
+from answers import JINJA, ROOT, Answers, Render, completed
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+VARIED = ("ops/automations.py", "ops/blocks.py", "ops/settings.py")  # by the answers of this test
+CHANNELS = yaml.safe_load((ROOT / "data/channels.yml").read_text("utf-8"))
+KINDS = yaml.safe_load((ROOT / "data/alerts.yml").read_text("utf-8"))
+BACKENDS = yaml.safe_load((ROOT / "data/backends.yml").read_text("utf-8"))
+CLOUD = "https://api.prefect.cloud/api/accounts/00000000-0000-0000-0000-000000000000/workspaces/00000000-0000-0000-0000-000000000000"
+KEY = "0123456789abcdef0123456789abcdef"
+ADDRESSES = {
+    "webhook": "https://example.com/alerts",
+    "slack": f"https://hooks.slack.com/services/T0000/B0000/{'x' * 24}",
+    "teams": f"https://prod-12.westus.logic.azure.com/workflows/{KEY}/triggers/manual/paths/invoke?sig=x&sp=x&sv=1.0",
+    "pagerduty": KEY,
+    "opsgenie": "01234567-0123-0123-0123-0123456789ab",
+    "discord": f"https://discord.com/api/webhooks/123456789012345678/{'A' * 68}",
+    "mattermost": "https://mattermost.example.com/hooks/abcdefghijklmnopqrstuvwxyz",
+    "sms": f"twilio://AC{KEY}:{KEY}@+15550001111/+15550002222",
+    "email": "mailtos://user:password@smtp.example.com?from=flows@example.com&to=a@example.com,b@example.com",
+}
+OBJECTS = {
+    "deployment": {"etl/daily": {"tags": ["project:my-flows", "sla:2h", "fresh:26h", "pause-after:3/1d"]}},
+    "work pool": {"my-flows": {"base_job_template": {}}, "cloud": {}},
+}
+COMBINATIONS = [(channel, kind, backend) for channel in CHANNELS for kind in KINDS for backend in BACKENDS]
+
+
+class Loaded:
+    """The modules of a project with other alerts: `ops` of the default project, with three files rendered anew."""
+
+    def __init__(self, project: Path) -> None:
+        self.project = project
+
+    def __call__(self, **answers: Any) -> tuple[ModuleType, ModuleType, Any]:
+        known: Answers = completed(answers | {"sla_minutes": "60"})
+        known |= {name: list(value) for name, value in known.items() if isinstance(value, tuple)}
+        for name in VARIED:
+            text = JINJA.from_string((ROOT / "template" / f"{name}.jinja").read_text("utf-8")).render(known)
+            (self.project / name).write_text(text, "utf-8")
+        for name in [name for name in sys.modules if name == "ops" or name.startswith("ops.")]:
+            del sys.modules[name]
+        import ops.automations
+        import ops.blocks
+        import ops.settings
+
+        values = {CHANNELS[one]["setting"].lower(): ADDRESSES[one] for one in known["alert_channels"]}
+        return ops.automations, ops.blocks, ops.settings.Settings(_env_file=None, **values)
+
+
+@pytest.fixture(scope="module")
+def load(render: Render) -> Iterator[Loaded]:
+    project = render()
+    kept = {name: module for name, module in sys.modules.items() if name == "ops" or name.startswith("ops.")}
+    sys.path.insert(0, str(project))
+    yield Loaded(project)
+    sys.path.remove(str(project))
+    for name in [name for name in sys.modules if name == "ops" or name.startswith("ops.")]:
+        del sys.modules[name]
+    sys.modules |= kept
+
+
+def declared(modules: tuple[ModuleType, ModuleType, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """Return the blocks by name, and the automations."""
+    automations, blocks, settings = modules
+    made = {name: make(settings) for name, make in blocks.BLOCKS.items() if name.startswith("my-flows-")}
+
+    def block_id(name: str) -> UUID:
+        assert name in made, name
+        return uuid5(UUID(int=0), name)
+
+    return made, automations.automations(settings, block_id, OBJECTS)
+
+
+@pytest.mark.parametrize(("channel", "kind", "backend"), COMBINATIONS)
+def test_prefect_accepts_every_combination(load: Loaded, channel: str, kind: str, backend: str) -> None:
+    blocks, found = declared(load(alert_channels=(channel,), alert_on=(kind,), prefect_backend=backend))
+    assert blocks
+    for block in blocks.values():
+        assert len(getattr(block, "_apprise_client", "no Apprise")), "nothing can be sent to the address"
+    sending = [one for one in found if any(a.type in ("send-notification", "call-webhook") for a in one.actions)]
+    assert sending
+    for automation in sending:
+        trigger = automation.trigger.model_dump(mode="json")
+        assert trigger["match"]
+        assert trigger["expect"]
+        assert kind == "worker-offline" or "prefect.tag.project:my-flows" in json.dumps(trigger["match_related"])
+    assert "<" not in json.dumps([one.model_dump(mode="json")["actions"] for one in found]), "a name was not filled in"
+
+
+def test_everything_at_once(load: Loaded) -> None:
+    _, found = declared(load(alert_channels=tuple(CHANNELS), alert_on=tuple(KINDS)))
+    names = {one.name.removeprefix("my-flows: ") for one in found}
+    extra = {"sla:2h", "missing fresh:26h", "zombie", "pause-after:3/1d"}
+    assert names == {*KINDS, *extra} - {"missing"}
+    for automation in found:
+        sends = [action for action in automation.actions if action.type in ("send-notification", "call-webhook")]
+        assert len(sends) in (0, len(CHANNELS))
+
+
+def test_prefect_cloud_sends_email_itself(load: Loaded) -> None:
+    with temporary_settings({PREFECT_API_URL: CLOUD}):
+        blocks, found = declared(load(alert_channels=("email",), alert_on=("failure",), prefect_backend="cloud"))
+    assert not blocks
+    (action,) = [action for one in found for action in one.actions if one.name == "my-flows: failure"]
+    told = action.model_dump(mode="json")
+    assert told["type"] == "send-email-notification"
+    assert told["emails"] == ["a@example.com", "b@example.com"]
+    assert told.keys() == {"type", "emails", "subject", "body"}
+
+
+@pytest.mark.parametrize("tag", ["sla:30", "sla:", "sla:x30m", "fresh:1w", "pause-after:3", "pause-after:3/1d/2"])
+def test_a_tag_of_another_form_is_refused(load: Loaded, monkeypatch: pytest.MonkeyPatch, tag: str) -> None:
+    modules = load(alert_channels=("webhook",), alert_on=("sla", "missing"))
+    monkeypatch.setitem(OBJECTS["deployment"], "etl/other", {"tags": [tag]})
+    with pytest.raises(Exception, match=rf"^tag {tag} in prefect\.yaml: write it like"):
+        declared(modules)
+
+
+def test_a_misspelt_key_of_a_trigger_is_refused(load: Loaded) -> None:
+    load(alert_channels=("webhook",), alert_on=("failure",))
+    from ops.automations import FAILED, on
+
+    with pytest.raises(ValueError, match="with_in"):
+        on(FAILED, with_in=5)
+
+
+@pytest.mark.parametrize("channel", ["slack", "teams", "discord", "mattermost", "sms", "email"])
+def test_an_address_that_is_none_is_refused(load: Loaded, channel: str) -> None:
+    _, blocks, _ = load(alert_channels=(channel,), alert_on=("failure",))
+    make, _ = blocks.CHANNELS[channel]
+    with pytest.raises(Exception, match=r".*"):
+        assert len(make("nonsense", "failure")._apprise_client), "nothing can be sent"
