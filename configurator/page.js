@@ -163,6 +163,7 @@ $("form").addEventListener("submit", (event) => event.preventDefault());
 function show(found) {
   shown = { ...shown, ...found };
   $("loading").hidden = true;
+  $("next").hidden = true;
   $("refusal").textContent = found.refusal;
   $("download").disabled = Boolean(found.refusal);
   showForm();

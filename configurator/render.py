@@ -11,6 +11,7 @@ import shlex
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,18 @@ from pathspec import PathSpec
 
 Answers = dict[str, Any]
 ANSWERS_FILE = ".copier-answers.yml"
-CASTS = {"str": str, "int": int, "bool": yaml.safe_load, "yaml": yaml.safe_load}
+
+
+def truth(value: Any) -> bool:
+    """Return what Copier takes an answer to a yes-no question for."""
+    with suppress(TypeError, ValueError):
+        return bool(float(value))
+    if isinstance(value, str):
+        return value.strip().lower() not in {"", "n", "no", "f", "false", "off", "~", "null", "none"}
+    return bool(value)
+
+
+CASTS = {"str": str, "bool": truth, "yaml": lambda value: yaml.safe_load(value) if isinstance(value, str) else value}
 
 
 class Refused(ValueError):
@@ -99,10 +111,7 @@ class Template:
         return self.one(name, answer, choices)
 
     def one(self, name: str, answer: Any, choices: list[Answers]) -> Any:
-        cast = CASTS[self.questions[name]["type"]]
-        value = cast(answer) if cast is str or isinstance(answer, str) else answer
-        if self.questions[name]["type"] == "bool":
-            return bool(value)  # any word is yes, as for Copier; the validator sees what was given
+        value = CASTS[self.questions[name]["type"]](answer)
         offered = [choice["value"] for choice in choices if not choice["reason"]]
         if not choices or value in offered:
             return value
@@ -192,7 +201,8 @@ def commands(template: Template, asked: Asked, source: str) -> dict[str, str]:
 
     def words(answers: Answers) -> Iterator[str]:
         for name, value in answers.items():
-            yield f"{name}={'[' + ', '.join(value) + ']' if isinstance(value, list) else value}"
+            text = f"[{', '.join(value)}]" if isinstance(value, list) else value
+            yield f"{name}={str(text).lower() if isinstance(value, bool) else text}"
 
     given = [word for pair in words(asked.changed) for word in ("--data", pair)]
     named = asked.changed | ({"project_name": asked.known["project_name"]} if folder != "my-flows" else {})

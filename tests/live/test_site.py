@@ -185,6 +185,8 @@ def test_everybody_can_use_it(page: Page, scheme: str, size: tuple[int, int]) ->
         assert found["passes"]
         wrong = [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]]
         assert not wrong, json.dumps(wrong, indent=2)
+    answer(page, {"project_name": "a" * 50})
+    downloaded(page)  # and the name stands in what to do next
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
 
 
