@@ -136,3 +136,10 @@ def test_a_killed_dev_is_cleaned_up_by_the_next(project: Path, env: dict[str, st
         second.stop()
     assert second.process.returncode is not None
     assert started_in(copy / ".prefect") == []
+
+
+def test_ctrl_c_while_it_is_still_importing(project: Path, env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command = [".venv/bin/python", "-m", "ops", "plan"]
+    done = subprocess.run(command, cwd=project, env=env | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
