@@ -45,6 +45,7 @@ OTHER_TEXT = {
     "project_description": "Something else",
     "user_name": "Somebody Else",
     "user_email": "else@example.com",
+    "code_owner": "acme/data-team",
     "sla_minutes": "5",
 }
 OTHER_IMAGE = {"pool_type": "docker", "image_registry": "ghcr.io/somebody"}

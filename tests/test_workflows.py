@@ -405,3 +405,13 @@ def test_the_update_workflow_may_do_what_it_does_and_no_more(project: Path) -> N
     assert job["permissions"] == {"actions": "write", "contents": "write", "pull-requests": "write"}
     assert job["steps"][0]["with"] == {"persist-credentials": False}
     assert not re.search(r"secrets|token", str(job["steps"][:-1]))  # only the step that runs git and gh has it
+
+
+def test_a_code_owner_is_asked_for_reviews(render: Render, project: Path) -> None:
+    assert (
+        (render(code_owner="acme/data-team") / ".github/CODEOWNERS")
+        .read_text("utf-8")
+        .endswith("\n* @acme/data-team\n")
+    )
+    assert not (project / ".github/CODEOWNERS").exists()
+    assert not (render(code_owner="acme/data-team", ci="none") / ".github").exists()
