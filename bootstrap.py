@@ -33,6 +33,8 @@ def git(*arguments: str | Path, cwd: Path | None = None) -> str:
 def obstacle() -> str:
     """Return why this repository has to be left alone, if it has."""
     if not all((ROOT / name).exists() for name in ("copier.yml", "cookiecutter.json", "template")):
+        if (ROOT / ".copier-answers.yml").exists():  # a project, and this file, which goes last, is still there
+            return "An earlier run was cut short. Take it back, then start again: git reset --hard && git clean -fd"
         return "This is not a copy of the template: there is nothing to do."
     if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != ROOT:
         return "This is not the top of a Git repository: there is nothing to do."
@@ -67,7 +69,8 @@ def swap(project: Path) -> None:
     repository = git("rev-parse", "--absolute-git-dir").strip()
     git(f"--git-dir={repository}", f"--work-tree={project}", "add", "--all", "--force", cwd=project)
     git("checkout-index", "--all", "--force")
-    for name in before - tracked():
+    # This file goes last: as long as it is there, not all is done, and it says so when it is started again.
+    for name in sorted(before - tracked(), key=lambda name: name == Path(__file__).name):
         (ROOT / name).unlink()
         for folder in Path(name).parents[:-1]:
             if any((ROOT / folder).iterdir()):

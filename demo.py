@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.markup import escape
 
 TEMPLATE = Path(__file__).resolve().parent
 DEMO = TEMPLATE / "demo"
+RUNNING = DEMO.with_name(".demo.pid")  # of the `make dev` that this program has started, until it has stopped it
 TRACEBACK = re.compile(r"\s|Traceback|The above exception|During handling")  # the run that fails has a long one
 console = Console(highlight=False, soft_wrap=True)
 
@@ -107,6 +108,16 @@ def run_deployment(project: Path, env: dict[str, str], arguments: str = "") -> s
     return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True).stdout
 
 
+def stop_an_earlier_one() -> None:
+    """Stop what a killed demo has left: its `make dev`, and the server and worker that this one started."""
+    with suppress(OSError, ValueError):
+        os.killpg(int(RUNNING.read_text()), signal.SIGKILL)
+    if (DEMO / ".prefect/dev.json").exists():
+        leftovers = "from rich.console import Console; from ops.dev import stop_leftovers; stop_leftovers(Console())"
+        subprocess.run([DEMO / ".venv/bin/python", "-c", leftovers], cwd=DEMO, check=False)
+    RUNNING.unlink(missing_ok=True)
+
+
 def main() -> None:
     started = time.monotonic()
     env = without_prefect_settings(dict(os.environ))
@@ -114,6 +125,7 @@ def main() -> None:
         raise DemoError(f"{DEMO} is not an earlier demo: move it away first")
 
     with step("1  copier copy --defaults . demo"):
+        stop_an_earlier_one()
         shutil.rmtree(DEMO, ignore_errors=True)
         render(DEMO, "project_name=demo")
         console.print(f"  {sum(path.is_file() for path in DEMO.rglob('*'))} files")
@@ -122,6 +134,7 @@ def main() -> None:
         "[bold]2  make dev[/]  (installs the project, starts a server and a worker, applies what ops/ declares, runs etl once)"
     )
     dev = Dev(DEMO, env)
+    RUNNING.write_text(str(dev.process.pid))
     try:
         dev.wait_for("^Ready", 300)
         url = re.search(r"http://\S+", dev.wait_for("^Server", 5))
@@ -137,6 +150,7 @@ def main() -> None:
     finally:
         with step("4  Ctrl-C"):
             dev.stop()
+            RUNNING.unlink()
     alert = dev.wait_for("^ALERT", 1).strip()
     console.print(
         f"\nIn {time.monotonic() - started:.0f} s: a project, a server, a worker, one run [green]Completed[/],"

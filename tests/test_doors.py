@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import copier
+import kills
 import pytest
 import yaml
 from answers import CHOICES, QUESTIONS, ROOT, Answers, Render, allowed, default, rendered
@@ -210,12 +211,15 @@ class Machine:
     home: Path
     upstream: Path
 
+    @property
+    def env(self) -> dict[str, str]:
+        return {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ} | {"HOME": str(self.home)}
+
     def run(self, *command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        known = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         return subprocess.run(
             [str(part) for part in command],
             cwd=cwd,
-            env=known | {"HOME": str(self.home), "PWD": str(cwd)} | environment,
+            env=self.env | {"PWD": str(cwd)} | environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -481,6 +485,25 @@ def test_a_swap_that_is_cut_short_can_be_undone(
     bootstrap.swap(tmp_path / "project")
     assert tree(copy).keys() == {"README.md", ".gitignore", "new/file"}
     assert {path.name for path in copy.iterdir()} == {"README.md", ".gitignore", "new", ".git"}
+
+
+def test_a_bootstrap_that_is_killed_can_be_taken_back_and_done_again(
+    machine: Machine, copy: Path, new: Tree, tmp_path: Path
+) -> None:
+    before = tree(copy)
+    program = ("file", "bootstrap.py", "--defaults")
+    whole = kills.run(0, shutil.copytree(copy, tmp_path / "whole"), *program, env=machine.env)
+    assert whole.returncode == 0, whole.stderr
+    for point in kills.points(whole, seed=4, number=3):
+        assert kills.is_killed(kills.run(point, copy, *program, env=machine.env))
+        if machine.ok("git", "status", "--porcelain", cwd=copy):
+            said = refused(machine, copy, "--defaults")
+            assert said.startswith(("Commit or remove your changes first", "An earlier run was cut short"))
+            machine.ok("git", "reset", "--hard", cwd=copy)
+            machine.ok("git", "clean", "-fd", cwd=copy)
+        assert tree(copy) == before, point
+    machine.ok(sys.executable, "bootstrap.py", "--defaults", cwd=copy)
+    assert tree(copy).keys() == new.keys()
 
 
 def test_help_and_options_are_plain(machine: Machine, copy: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import copier
+import kills
 import pytest
 from answers import CHOICES, CONFIG, DEFAULTS, QUESTIONS, ROOT, Answers, allowed, completions, rendered
 from checks import contents, faults, stored
@@ -401,25 +402,20 @@ def test_what_cannot_be_updated_is_told_and_left_alone(project: Path) -> None:
     assert "'/no/where.git' does not appear to be a git repository" in refused()
 
 
-KILLED = """
-import os, signal, sys
-import copier, copier._main
-copier._main._remove_old_files = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-copier.run_update(sys.argv[1], defaults=True, overwrite=True, quiet=True)
-"""
-
-
-def test_an_update_that_is_killed_does_not_pass_for_a_whole_one(old: Path) -> None:
+def test_an_update_that_is_killed_does_not_pass_for_a_whole_one(old: Path, tmp_path: Path) -> None:
     before = tree(old)
-    done = subprocess.run([sys.executable, "-c", KILLED, old], capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr
-    assert git(old, "status", "--porcelain") != ""
-    again = make(old, "update", "ARGS=--defaults")
-    assert again.returncode == 2
-    assert "Destination repository is dirty" in again.stderr
-    git(old, "reset", "--quiet", "--hard")
-    git(old, "clean", "--quiet", "-fd")
-    assert tree(old) == before
+    program = ("module", "copier", "update", "--defaults", "--quiet")
+    whole = kills.run(0, shutil.copytree(old, tmp_path / "whole"), *program)
+    assert whole.returncode == 0, whole.stderr
+    for point in kills.points(whole, seed=4, number=3):
+        assert kills.is_killed(kills.run(point, old, *program))
+        if git(old, "status", "--porcelain"):
+            again = make(old, "update", "ARGS=--defaults")
+            assert again.returncode == 2
+            assert "Destination repository is dirty" in again.stderr
+            git(old, "reset", "--quiet", "--hard")
+            git(old, "clean", "--quiet", "-fd")
+        assert tree(old) == before, point
     update(old)
     assert stored(old)["_commit"] == "v1002.0.0"
 

@@ -1,11 +1,14 @@
 """What goes wrong is told in one line with the remedy, and nothing is lost or left running."""
 
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -143,3 +146,34 @@ def test_ctrl_c_while_it_is_still_importing(project: Path, env: dict[str, str], 
     command = [".venv/bin/python", "-m", "ops", "plan"]
     done = subprocess.run(command, cwd=project, env=env | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+DEMO = """
+import sys
+from pathlib import Path
+
+import demo
+
+demo.DEMO = Path(sys.argv[1])
+demo.RUNNING = demo.DEMO.with_name("demo.pid")
+demo.main()
+"""
+
+
+def test_a_killed_demo_is_cleaned_up_by_the_next(env: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DEMO, str(tmp_path / "demo")]
+    first = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "demo/.prefect/dev.json").exists():
+        assert first.poll() is None
+        time.sleep(0.1)
+    time.sleep(random.Random(4).uniform(0, 10))
+    first.kill()
+    first.wait()
+    assert started_in(tmp_path / "demo/.prefect"), "server and worker have outlived the demo"
+
+    second = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "Stopping what an earlier" in second.stdout
+    assert "delivered" in second.stdout
+    assert started_in(tmp_path / "demo/.prefect") == []
+    assert not (tmp_path / "demo.pid").exists()

@@ -1,6 +1,7 @@
 """What `python -m ops` does to a real server: all that is declared, once, and nothing to anything else."""
 
 import json
+import random
 import re
 import signal
 import subprocess
@@ -489,6 +490,19 @@ def test_ctrl_c_in_the_middle(ops: Project) -> None:
     plan = ops("plan")
     assert plan.code == 2
     assert 0 < plan.out.count("+ deployment") < 60
+    succeeds(ops("apply", "--yes"))
+    assert plan_is_empty(ops)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_kill_in_the_middle(seed: int, ops: Project) -> None:
+    ops.deploy(*MANY)
+    process = begin(ops, random.Random(seed).randrange(len(MANY)))
+    process.kill()
+    process.communicate()
+    plan = ops("plan")
+    assert plan.code == 2  # what is half done does not pass for whole
+    assert "+ deployment" in plan.out
     succeeds(ops("apply", "--yes"))
     assert plan_is_empty(ops)
 
