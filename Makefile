@@ -1,7 +1,7 @@
 # Developing the template. `make help` lists what there is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test live lint format docs bench raise release clean
+.PHONY: help demo test live nightly report lint format docs bench raise release clean
 PYTHON ?= python3
 export UV_COMPILE_BYTECODE := 1
 
@@ -23,10 +23,21 @@ demo: .venv/.synced ## From nothing to a completed run and a delivered alert, in
 	@.venv/bin/python demo.py
 
 test: .venv/.synced ## Tests of the template: renders, refusals, static checks
-	@.venv/bin/pytest -q -n 2 -m "not live"
+	@.venv/bin/pytest -q -n 2 -m "not live" --junitxml=build/reports/test.xml
 
 live: .venv/.synced ## Tests on real servers: minutes
-	@.venv/bin/pytest -v -m live
+	@.venv/bin/pytest -v -m live --junitxml=build/reports/live.xml
+
+# UV_EXCLUDE_NEWER stands above the dates in pyproject.toml, here and in the projects that are generated.
+nightly: export UV_EXCLUDE_NEWER = $(shell date --utc +%FT%TZ)
+nightly: .venv/.synced ## Thousands of random answers, the newest dependencies: an hour; SEED=... repeats one
+	@.venv/bin/uv sync --quiet --no-progress --upgrade
+	@seed=$${SEED:-$$(date +%s)}; echo "SEED=$$seed"; MATRIX_SIZE=3000 MATRIX_SEED=$$seed FUZZ_EXAMPLES=1000 \
+	  .venv/bin/pytest -q -n 2 -m "not live" --hypothesis-seed=$$seed --junitxml=build/reports/test.xml
+	@$(MAKE) --no-print-directory live
+
+report: .venv/.synced ## What the last `make test` and `make live` have covered, in build/reports/report.md
+	@.venv/bin/python scripts/report.py
 
 lint: .venv/.synced ## Format, lint and types of the template and of its static files
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/yamllint --strict .
@@ -38,7 +49,8 @@ docs: .venv/.synced ## The site with its configurator, in build/site; a broken l
 	@.venv/bin/python scripts/docs.py
 
 bench: .venv/.synced ## Benchmarks: ratios measured on this machine
-	@.venv/bin/python benchmarks/first_run.py && .venv/bin/python benchmarks/ops_apply.py && .venv/bin/python benchmarks/task_runners.py && .venv/bin/python benchmarks/server_load.py && .venv/bin/python benchmarks/first_preview.py
+	@for each in copier_copy first_run ops_apply task_runners server_load first_preview; do \
+	  .venv/bin/python benchmarks/$$each.py || exit 1; done
 
 raise: ## Raise the day as of which packages are resolved: make raise DATE=2027-01-31
 	@[[ "$(DATE)" =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}$$ ]] || { echo "Say which day: make raise DATE=2027-01-31"; exit 1; }

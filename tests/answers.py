@@ -225,3 +225,9 @@ def matrix(size: int, seed: int) -> list[Answers]:
         if row := drawn(draw):
             found[repr(row)] = row
     return list(found.values())
+
+
+def label(row: Answers) -> str:
+    """Return what differs from the defaults."""
+    told = {name: f"[{','.join(value)}]" if isinstance(value, tuple) else value for name, value in row.items()}
+    return " ".join(f"{name}={value}" for name, value in told.items() if row[name] != DEFAULTS[name])

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import yaml
 from answers import JINJA, ROOT, Answers, completed
-from prefect.cli.deploy._models import PrefectYamlModel
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
@@ -123,6 +122,8 @@ def unfit_deployments(name: str, text: str) -> list[str]:
     """What Prefect's own reading of prefect.yaml refuses. No release of Prefect promises its place: it is tested."""
     if name != "prefect.yaml":
         return []
+    from prefect.cli.deploy._models import PrefectYamlModel  # not above: it takes a second
+
     try:
         PrefectYamlModel.model_validate(PARSERS[".yaml"](text)[0])
     except (ValueError, IndexError) as error:

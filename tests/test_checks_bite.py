@@ -1,5 +1,6 @@
 """The checks see the faults they are there for: each fault is planted in a clean copy."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import checks
 import copier
 import pytest
+from answers import ROOT, Answers, completed, cover, rendered
+from pathspec import PathSpec
+from test_choices import own_tests
+from test_workflows import audit
 
 Check = Callable[[Path], list[str]]
 
@@ -97,3 +102,71 @@ def test_markup_in_a_file_without_the_suffix_is_seen(template: Path, tmp_path: P
     append(template / "template/.gitignore", "# {{ project_slug }}\n")
     copier.run_copy(str(template), tmp_path / "my-flows", defaults=True, quiet=True)
     assert ".gitignore: not rendered: {{ project_slug }}" in checks.template_markup(tmp_path / "my-flows")
+
+
+def unsafe_workflows(project: Path) -> list[str]:
+    try:
+        audit(*project.glob(".github/workflows/*"))
+    except AssertionError as error:
+        return [str(error)]
+    return []
+
+
+TEMPLATE_FAULTS = [
+    pytest.param(
+        "prefect.yaml.jinja", r"\A", "# {{ '{{' }} project_slug }}\n", checks.template_markup, id="stray markup"
+    ),
+    pytest.param("prefect.yaml.jinja", r"(?m)^pull: .*", "pull: [", checks.unparsable, id="broken YAML"),
+    pytest.param("prefect.yaml.jinja", r"(?m)^name:", "name :", checks.yaml_lint, id="odd YAML"),
+    pytest.param("pyproject.toml.jinja", r'name = "', 'name = ""', checks.unparsable, id="broken TOML"),
+    pytest.param("ops/settings.py.jinja", r"(?m)^import|^from", "from  ", checks.unformatted_python, id="unformatted"),
+    pytest.param("ops/limits.py", r"\Z", "\nimport os\n", checks.python_lint, id="unused import"),
+    pytest.param("ops/report.py", r"-> str:", "-> int:", checks.untyped, id="wrong type"),
+    pytest.param("prefect.yaml.jinja", r"cron:", "crom:", own_tests, id="misspelt key"),
+    pytest.param(
+        "ops/automations.py.jinja", r"block_id\(f\"{PROJECT}", 'block_id(f"{PROJECT}s', own_tests, id="block name"
+    ),
+    pytest.param("ops/automations.py.jinja", r"if has_sla or", "if not has_sla and", own_tests, id="wrong condition"),
+    pytest.param(
+        ".github/workflows/ci.yml.jinja", r"@[0-9a-f]{40} #.*", "@main", unsafe_workflows, id="unpinned action"
+    ),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "check"), TEMPLATE_FAULTS)
+def test_a_fault_in_the_template_is_seen(
+    file: str, old: str, new: str, check: Check, template: Path, project: Path, tmp_path: Path
+) -> None:
+    path = template / "template" / file
+    text, times = re.subn(old, lambda _: new, path.read_text("utf-8"))
+    assert times
+    path.write_text(text, "utf-8")
+    if check is not own_tests:  # tests/test_choices.py has that
+        assert check(project) == []
+    copier.run_copy(str(template), tmp_path / "my-flows", defaults=True, quiet=True, settings=copier.Settings())
+    assert check(tmp_path / "my-flows")
+
+
+def test_a_file_that_the_template_lost_is_seen(template: Path, tmp_path: Path) -> None:
+    (template / "template/ops/limits.py").unlink()
+    copier.run_copy(str(template), tmp_path / "my-flows", defaults=True, quiet=True, settings=copier.Settings())
+    assert checks.unexpected_files(tmp_path / "my-flows") == ["ops/limits.py: is missing"]
+
+
+def test_every_condition_of_a_file_is_seen_when_it_is_wrong() -> None:
+    """Turn the conditions of includes/left_out.jinja around, one by one: some pair of choices shows each."""
+    lines = (ROOT / "includes/left_out.jinja").read_text("utf-8").splitlines()
+    conditions = [number for number, line in enumerate(lines) if re.match(r"{% (el)?if ", line)]
+    rows = [completed(row) for row in cover()]
+    assert conditions
+    assert not any(misplaced("\n".join(lines), row) for row in rows)
+    for number in conditions:
+        wrong = lines[:]
+        wrong[number] = re.sub(r"if (.*) %}", r"if not (\1) %}", lines[number])
+        assert any(misplaced("\n".join(wrong), row) for row in rows), lines[number]
+
+
+def misplaced(left_out: str, answers: Answers) -> set[str]:
+    """Return the files that docs/files.md and these patterns place differently."""
+    excluded = PathSpec.from_lines("gitignore", rendered(left_out, answers).splitlines())
+    return {name for name in checks.ownership() if not excluded.match_file(name)} ^ set(checks.owned(answers))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from answers import (
     all_pairs,
     completions,
     corners,
+    label,
     matrix,
     pairs,
     rendered,
@@ -30,7 +32,7 @@ from answers import (
 from checks import all_faults, contents, files, owned, ownership, stored, unused
 from pathspec import PathSpec
 
-# The whole of `make nightly` is more of the same: another seed, many more.
+# `make nightly`: many more, and others each time.
 SIZE, SEED = int(os.environ.get("MATRIX_SIZE", "500")), int(os.environ.get("MATRIX_SEED", "0"))
 MATRIX = matrix(SIZE, SEED)
 VERSIONS = yaml.safe_load((ROOT / "data/versions.yml").read_text("utf-8"))
@@ -45,11 +47,6 @@ def batches() -> list[Any]:
         for pool, rows in by_pool.items()
         for start in range(0, len(rows), 30)
     ]
-
-
-def label(row: Answers) -> str:
-    told = {name: f"[{','.join(value)}]" if isinstance(value, tuple) else value for name, value in row.items()}
-    return " ".join(f"{name}={value}" for name, value in told.items() if row[name] != DEFAULTS[name])
 
 
 def test_default_project_holds_exactly_its_files_and_is_small(project: Path) -> None:
@@ -89,7 +86,13 @@ def test_matrix_holds_every_corner_that_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("rows", batches())
-def test_every_combination_is_clean(rows: list[Answers], source: Path, render: Render, tmp_path: Path) -> None:
+def test_every_combination_is_clean(
+    rows: list[Answers],
+    source: Path,
+    render: Render,
+    tmp_path: Path,
+    record_property: Callable[[str, int], None],
+) -> None:
     for number, row in enumerate(rows):
         project = render(f"row-{number}", into=tmp_path, **row)
         asked = {name: list(answer) if isinstance(answer, tuple) else answer for name, answer in row.items()}
@@ -98,6 +101,8 @@ def test_every_combination_is_clean(rows: list[Answers], source: Path, render: R
     assert not faults, "\n".join(
         re.sub(r"row-(\d+)/", lambda found: f"with {label(rows[int(found[1])])}: ", fault) for fault in faults
     )
+    record_property("combinations", len(rows))  # `make report` adds them up
+    record_property("files", sum(path.is_file() for path in tmp_path.rglob("*")))
     shutil.rmtree(tmp_path)
 
 
@@ -128,6 +133,23 @@ def test_same_answers_give_the_same_bytes(project: Path, render: Render) -> None
 def test_versions_are_those_the_template_is_tested_with() -> None:
     assert PYPROJECT["tool"]["uv"]["exclude-newer"] == f"{VERSIONS['tested_on']}T00:00:00Z"
     assert f"prefect=={VERSIONS['prefect']}" in PYPROJECT["dependency-groups"]["dev"]
+
+
+def test_versions_agree_wherever_they_stand() -> None:
+    oldest = VERSIONS["python"][0]
+    said = {
+        "Makefile": r"Python (\S+) or newer",
+        "CONTRIBUTING.md": r"Python (\S+) or newer",
+        "README.md": r"Python (\S+) or newer",
+        "pyproject.toml": r'requires-python = ">=(.+)"',
+        "bootstrap.py": r'requires-python = ">=(.+)"',
+        "docs/architecture.md": r"\*\*Prefect (\S+), exactly",
+    }
+    found = {name: set(re.findall(pattern, (ROOT / name).read_text("utf-8"))) for name, pattern in said.items()}
+    assert found == {name: {oldest} for name in said} | {"docs/architecture.md": {VERSIONS["prefect"]}}
+    workflows = "".join(file.read_text("utf-8") for file in ROOT.glob(".github/workflows/*.yml"))
+    assert set(re.findall(r'(?:python-version|PYTHON_VERSION): "(.+)"', workflows)) <= set(VERSIONS["python"])
+    assert set(VERSIONS["python_images"]) == set(VERSIONS["python"])
 
 
 def test_nothing_is_stated_and_never_read(source: Path) -> None:

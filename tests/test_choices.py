@@ -1,0 +1,39 @@
+"""Each choice: a project that has it passes its own tests and its linter, in the environment of these tests."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from answers import CHOICES, JINJA, Answers, Render, completed, label, matrix
+from checks import installed
+
+ALL = "MATRIX_SIZE" in os.environ  # `make nightly`
+TOML = JINJA.get_template("template/pyproject.toml.jinja")
+
+
+def each_choice() -> list[Answers]:
+    """Return few sets of answers that hold each choice, of those whose packages are installed here."""
+    rows, found = [], set()
+    for row in matrix(0, 0):
+        new = {(name, value) for name, value in row.items() if name in CHOICES} - found
+        if (ALL or new) and installed(tomllib.loads(TOML.render(completed(row)))):
+            rows.append(row)
+            found |= new
+    return rows
+
+
+def own_tests(project: Path) -> list[str]:
+    """Return what a project's own tests complain of, run in this environment without Prefect settings."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not server", "-p", "no:kmock", "-p", "no:cacheprovider"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PYTEST_"))}
+    env["PREFECT_HOME"] = str(project.parent / "home")
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
+    return (done.stdout + done.stderr).splitlines() if done.returncode else []
+
+
+@pytest.mark.parametrize("row", each_choice(), ids=label)
+def test_a_project_with_this_choice_passes_its_own_tests(row: Answers, render: Render) -> None:
+    assert own_tests(render(**row)) == []
