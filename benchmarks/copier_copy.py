@@ -19,7 +19,7 @@ from pathlib import Path
 import copier
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMES = 7
+TIMES = 5
 PARTS = ("copier.yml", "UPGRADING.md", "data", "includes", "template")
 
 FLOOR = """
