@@ -21,7 +21,7 @@ import copier
 import kills
 import pytest
 import yaml
-from answers import CHOICES, QUESTIONS, ROOT, Answers, Render, allowed, default, rendered
+from answers import CHOICES, QUESTIONS, ROOT, Answers, Render, allowed, default, offered, rendered
 from checks import stored
 from cookiecutter.generate import generate_context
 from cookiecutter.main import cookiecutter
@@ -43,6 +43,7 @@ TEXTS = {
     "user_name": ["Zoë O'Hara-Müller, R&D (Köln)"],
     "user_email": ["", "first.last+flows@mail.example.co.uk"],
     "sla_minutes": ["1", "60", "10080"],
+    "image_registry": ["ghcr.io/owner", "registry.example.com:5000/data/flows"],  # blank is Copier's default
 }
 SLUG = create_env_with_context({"cookiecutter": {}}).from_string(
     json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))["project_slug"]
@@ -96,7 +97,11 @@ def sampled(seed: int) -> tuple[Answers, Answers]:
         if question.get("when") is False:
             continue
         options = allowed(name, known) if name in CHOICES else TEXTS.get(name)
-        given[name] = pick.choice(options or [known[name]])
+        if question.get("multiselect"):
+            parts = [part for part in offered(question, known) if (part,) in options]
+            given[name] = tuple(part for part in parts if pick.random() < 0.5)
+        else:
+            given[name] = pick.choice(options or [known[name]])
         if yaml.safe_load(rendered(question.get("when", True), known)):
             known[name] = apply[name] = given[name]
     return given, apply
