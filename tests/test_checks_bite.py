@@ -120,13 +120,13 @@ TEMPLATE_FAULTS = [
     pytest.param("prefect.yaml.jinja", r"(?m)^name:", "name :", checks.yaml_lint, id="odd YAML"),
     pytest.param("pyproject.toml.jinja", r'name = "', 'name = ""', checks.unparsable, id="broken TOML"),
     pytest.param("ops/settings.py.jinja", r"(?m)^import|^from", "from  ", checks.unformatted_python, id="unformatted"),
-    pytest.param("ops/limits.py", r"\Z", "\nimport os\n", checks.python_lint, id="unused import"),
+    pytest.param("ops/environments.py", r"\Z", "\nimport os\n", checks.python_lint, id="unused import"),
     pytest.param("ops/report.py", r"-> str:", "-> int:", checks.untyped, id="wrong type"),
     pytest.param("prefect.yaml.jinja", r"cron:", "crom:", own_tests, id="misspelt key"),
     pytest.param(
         "ops/automations.py.jinja", r"block_id\(f\"{PROJECT}", 'block_id(f"{PROJECT}s', own_tests, id="block name"
     ),
-    pytest.param("ops/automations.py.jinja", r"if has_sla or", "if not has_sla and", own_tests, id="wrong condition"),
+    pytest.param("ops/automations.py.jinja", r"if has_alerts", "if not has_alerts", own_tests, id="wrong condition"),
     pytest.param(
         ".github/workflows/ci.yml.jinja", r"@[0-9a-f]{40} #.*", "@main", unsafe_workflows, id="unpinned action"
     ),
@@ -148,9 +148,9 @@ def test_a_fault_in_the_template_is_seen(
 
 
 def test_a_file_that_the_template_lost_is_seen(template: Path, tmp_path: Path) -> None:
-    (template / "template/ops/limits.py").unlink()
+    (template / "template/ops/environments.py").unlink()
     copier.run_copy(str(template), tmp_path / "my-flows", defaults=True, quiet=True, settings=copier.Settings())
-    assert checks.unexpected_files(tmp_path / "my-flows") == ["ops/limits.py: is missing"]
+    assert checks.unexpected_files(tmp_path / "my-flows") == ["ops/environments.py: is missing"]
 
 
 def test_every_condition_of_a_file_is_seen_when_it_is_wrong() -> None:
