@@ -380,8 +380,8 @@ def test_failures_of_one_deployment_are_throttled(stage: Stage) -> None:
     for run in runs:
         stage.set_state(run, "FAILED")
     eventually(lambda: len(stage.receiver.about(runs[2]["name"])) == len(CHANNELS), 30, "alert")
-    assert len(stage.receiver.about(runs[0]["name"])) == len(CHANNELS)
-    assert not stage.receiver.about(runs[1]["name"])
+    told = sorted(len(stage.receiver.about(run["name"])) for run in runs[:2])  # the server may see the second one first
+    assert told == [0, len(CHANNELS)]
     assert "1 written" in stage.ops("apply", "--yes").stdout
 
 
