@@ -22,11 +22,6 @@ CHOICES = re.compile(
 )
 Answers = dict[str, Any]
 
-# Names that later releases ask for. They are taken: no other question gets one of them.
-RESERVED = {
-    "result_storage": "where results of tasks are kept",
-}
-
 INTRO = """\
 # Questions
 
@@ -129,16 +124,11 @@ def section(form: Form, name: str) -> Iterator[str]:
 def page(root: Path) -> str:
     """Return docs/questions.md for the copier.yml in `root`."""
     form = Form(root)
-    if taken := sorted(RESERVED.keys() & form.questions.keys()):
-        raise SystemExit(f"{', '.join(taken)}: asked now, so take it out of RESERVED in {Path(__file__).name}")
     lines = [INTRO]
     for name in form.questions:
         lines += section(form, name)
     lines.append("\n## Computed answers\n\nThey follow from the others; do not give them.\n\n")
     lines += [f"- `{name}`: {expression(question['default'])}\n" for name, question in form.computed.items()]
-    lines.append("\n## Reserved names\n\nReserved, not offered yet: later releases ask for them under these names.\n\n")
-    lines.append("| Name | Meant for |\n| --- | --- |\n")
-    lines += [f"| `{name}` | {meaning} |\n" for name, meaning in RESERVED.items()]
     return "".join(lines)
 
 

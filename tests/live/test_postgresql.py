@@ -52,7 +52,7 @@ def test_orders_are_loaded_once(postgresql: list[str], env: dict[str, str], tmp_
         assert "Completed" in dev.wait_for(r"^First run +\w+$", 120), "".join(dev.lines)
         assert "'Completed'" in run_deployment(project, env)  # a second load replaces, it adds nothing
         count = subprocess.run(
-            [*postgresql, "select count(*), sum(amount) from orders"],
+            [*postgresql, "select count(*), sum(amount)::numeric(18, 2) from orders"],
             env=env | {"PGPASSWORD": PASSWORD},
             capture_output=True,
             text=True,
