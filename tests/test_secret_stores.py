@@ -1,15 +1,126 @@
-"""Where secrets are kept is no business of a flow."""
+"""Where secrets are kept is no business of a flow; each store is asked as it wants to be."""
 
-from answers import CHOICES, Render
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from answers import CHOICES, DEFAULTS, Render
 from checks import contents
+from hvac.exceptions import Forbidden, InvalidPath
+from requests import ConnectionError
+
+STORES = DEFAULTS["secrets"]
+RIGHT, WRONG = "right-token", "wrong-canary"
 
 
 def test_no_flow_depends_on_the_store(render: Render) -> None:
     def flows(store: str, **answers: str) -> dict[str, bytes]:
-        found = contents(render(secrets_backend=store, **answers))
+        cloud = STORES[store]["clouds"][0]
+        pool = "process"  # runs of it can have every kind of secret
+        found = contents(render(secrets_backend=store, cloud_provider=cloud, pool_type=pool, **answers))
         return {name: content for name, content in found.items() if name.startswith("flows/") or "test_etl" in name}
 
-    for database in CHOICES["database"]:
+    for database in ("none", "postgresql"):  # tests/test_databases.py: the others have the same flow
         first, *others = (flows(store, database=database) for store in CHOICES["secrets_backend"])
         assert "flows/etl.py" in first
         assert all(other == first for other in others)
+
+
+def test_no_flow_depends_on_where_results_are_kept(render: Render) -> None:
+    def flows(storage: str) -> dict[str, bytes]:
+        cloud = DEFAULTS["storages"][storage]["clouds"][0]
+        found = contents(render(result_storage=storage, cloud_provider=cloud))
+        return {name: content for name, content in found.items() if name.startswith("flows/")}
+
+    first, *others = (flows(storage) for storage in CHOICES["result_storage"])
+    assert all(other == first for other in others)
+
+
+# --- HashiCorp Vault, over HTTP ----------------------------------------------------------------------
+
+
+@contextmanager
+def imported(project: Path, name: str) -> Iterator[ModuleType]:
+    sys.path.insert(0, str(project))
+    try:
+        yield import_module(name)
+    finally:
+        sys.path.remove(str(project))
+        for name in [name for name in sys.modules if name.split(".")[0] in ("flows", "ops", "runtime")]:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def vault() -> Iterator[ThreadingHTTPServer]:
+    """Answers as Vault does, for the right token and for one service account."""
+
+    class Vault(BaseHTTPRequestHandler):
+        def answer(self, status: int, body: dict[str, Any]) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def do_POST(self) -> None:
+            given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            right = (self.path, given) == ("/v1/auth/kubernetes/login", {"role": "my-flows", "jwt": "account"})
+            self.answer(200 if right else 403, {"auth": {"client_token": RIGHT}} if right else {"errors": ["denied"]})
+
+        def do_GET(self) -> None:
+            if self.headers.get("X-Vault-Token") != RIGHT:
+                self.answer(403, {"errors": ["permission denied"]})
+            elif self.path == "/v1/secret/data/my-flows/etl-source-token":
+                self.answer(200, {"data": {"data": {"value": "hush-hush"}, "metadata": {"version": 1}}})
+            else:
+                self.answer(404, {"errors": []})
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Vault)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_vault_is_asked_with_a_token_or_a_service_account(
+    render: Render, vault: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where somebody's token may lie
+    monkeypatch.delenv("VAULT_TOKEN", raising=False)
+    address = f"http://127.0.0.1:{vault.server_port}"
+    with imported(render(secrets_backend="vault"), "runtime.secrets") as secrets:
+        path = "my-flows/etl-source-token"
+        assert secrets.Vault(address=address, token=RIGHT).get(path) == "hush-hush"
+        with pytest.raises(InvalidPath):
+            secrets.Vault(address=address, token=RIGHT).get("my-flows/no-such-key")
+        with pytest.raises(Forbidden) as refused:
+            secrets.Vault(address=address, token=WRONG).get(path)
+        assert WRONG not in str(refused.value)
+
+        monkeypatch.setattr(secrets, "IDENTITY", tmp_path / "token")
+        (tmp_path / "token").write_text("account")
+        assert secrets.Vault(address=address).get(path) == "hush-hush"
+        (tmp_path / "token").write_text("another account")
+        with pytest.raises(Forbidden):
+            secrets.Vault(address=address).get(path)
+
+        monkeypatch.setattr(secrets.Vault, "load", lambda *_, **__: secrets.Vault(address=address, token=RIGHT))
+        monkeypatch.setattr(secrets, "IDENTITY", tmp_path / "none")
+        assert secrets.read_secret("etl-source-token").get_secret_value() == "hush-hush"
+        with pytest.raises(secrets.MissingSecret, match="vault kv put -mount=secret my-flows/no-such-key"):
+            secrets.read_secret("no-such-key")
+
+
+def test_vault_that_does_not_answer_is_told_soon(render: Render) -> None:
+    with imported(render(secrets_backend="vault"), "runtime.secrets") as secrets, pytest.raises(ConnectionError):
+        secrets.Vault(address="http://127.0.0.1:9", token=RIGHT).get("my-flows/etl-source-token")

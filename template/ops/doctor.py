@@ -20,7 +20,9 @@ from itertools import groupby
 from typing import Any
 from uuid import uuid4
 
+import httpx
 from dotenv import dotenv_values
+from prefect.client.base import ServerType
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import WorkerStatus
 from prefect.exceptions import ObjectNotFound
@@ -140,6 +142,8 @@ async def on_server(client: PrefectClient, declared: Declared | None) -> AsyncIt
     await client.request("POST", "/variables/filter", json={"limit": 1})
     yield True, f"the Prefect API at {api_url()} answers, and takes the credentials"
     yield skew < 30, f"the clocks of server and client differ by {skew:.0f} s" + ("" if skew < 30 else ": set them")
+    if client.server_type != ServerType.CLOUD:
+        yield await guard(client)
     notes = await check_version(client)
     yield not notes, "; ".join(notes) or "server and client have the same minor version"
     if not declared:
@@ -179,6 +183,17 @@ async def try_workers(client: PrefectClient, pool: str) -> Finding:
     workers = await client.read_workers_for_work_pool(pool)
     online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
     return online > 0, f"work pool {pool}: {online} workers online" + ("" if online else f": make worker POOL={pool}")
+
+
+async def guard(client: PrefectClient) -> Finding:
+    """Return whether a stranger is refused by the server, which gives the content of blocks to whoever reaches it."""
+    async with httpx.AsyncClient(timeout=10) as stranger:
+        answer = await stranger.get(f"{client.api_url}/admin/version")
+    if not answer.is_success:
+        return True, "the API asks for a password"
+    here = client.api_url.host in ("127.0.0.1", "localhost", "::1")
+    remedy = "" if here else ", and with it the content of blocks: set PREFECT_SERVER_API_AUTH_STRING on the server"
+    return here, f"the API answers without a password{remedy}"
 
 
 async def clock_skew(client: PrefectClient) -> float:

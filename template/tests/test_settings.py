@@ -1,6 +1,9 @@
-"""The settings of ops/settings.py, and the file that explains them."""
+"""The settings of ops/settings.py, the file that explains them, and that no value of them is committed."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -59,3 +62,25 @@ def test_an_unknown_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PREFECT_ENV", "production")
     with pytest.raises(ValidationError, match="prefect_env"):
         Settings()
+
+
+def found_in(*files: str | Path) -> str:
+    """Return what looks like a secret in files, to the scanner of .pre-commit-config.yaml."""
+    options = ["--no-verify", "--disable-plugin", "KeywordDetector", "--disable-plugin", "BasicAuthDetector"]
+    options += ["--exclude-secrets", "/T000/B000/"]
+    command = [sys.executable, "-m", "detect_secrets.pre_commit_hook", *options, *map(str, files)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+
+
+def test_no_secret_is_committed() -> None:
+    command = ["git", "grep", "--no-index", "--exclude-standard", "-Il", "", "--", ".", ":!uv.lock"]
+    committed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "pyproject.toml" in committed
+    assert found_in(*committed) == ""
+
+
+@pytest.mark.parametrize("value", ["AKIA" + "Q7" * 8, "xoxb-" + "1234567890-" * 2 + "a1b2c3d4" * 3])
+def test_a_secret_in_a_file_is_found(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "sample.py"
+    file.write_text(f'key = "{value}"\n', "utf-8")
+    assert "sample.py" in found_in(file)
