@@ -1,6 +1,7 @@
 """The valid answers, read from copier.yml and data/ themselves: there is no second list of choices."""
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import combinations, product
@@ -12,7 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from jinja2.meta import find_undeclared_variables
 
 Answers = dict[str, Any]
-Pair = frozenset[tuple[str, Any]]
+Item = tuple[str, Any]
+Pair = frozenset[Item]
+Missing = dict[Item, set[Item]]  # the pairs, from both sides
 Render = Callable[..., Path]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,15 +112,27 @@ def pairs(answers: Answers) -> set[Pair]:
     return {frozenset(pair) for pair in combinations([item for item in answers.items() if item[0] in CHOICES], 2)}
 
 
+@cache
+def depends(name: str) -> frozenset[str]:
+    """Return the questions whose answers decide whether `name` is asked, and what it can be answered with."""
+    text = str([QUESTIONS[name].get(part) for part in ("when", "choices", "default")])
+    before = list(QUESTIONS)[: list(QUESTIONS).index(name)]
+    direct = {other for other in before if re.search(rf"\b{other}\b", text)}
+    return frozenset(direct.union(*(depends(other) for other in direct)))
+
+
 def completions(
     wanted: Answers,
-    missing: set[Pair],
+    missing: Missing | None = None,
     names: tuple[str, ...] = tuple(QUESTIONS),
     known: Answers | None = None,
     shown: Answers | None = None,
 ) -> Iterator[Answers]:
-    """Yield the answers to all visible questions that hold `wanted`, the ones with many `missing` pairs first."""
-    known, shown = known or {}, shown or {}
+    """Yield the answers to all visible questions that hold `wanted`, the ones with many `missing` pairs first.
+
+    Only what `wanted` depends on is tried in every way: else a pair that does not fit would take minutes to refuse.
+    """
+    known, shown, missing = known or {}, shown or {}, missing or {}
     if not names:
         yield shown
         return
@@ -125,17 +140,17 @@ def completions(
     question = QUESTIONS[name]
 
     def gain(value: Any) -> tuple[int, int]:
-        new = {pair for pair in missing if (name, value) in pair}
-        return sum(frozenset([(name, value), other]) in new for other in shown.items()), len(new)
+        others = missing.get((name, value), set())
+        return sum(other in others for other in shown.items()), len(others)
 
     if not parsed(rendered(question.get("when", True), known)):
         if name not in wanted:
             yield from completions(wanted, missing, tuple(rest), known | {name: default(question, known)}, shown)
         return
     options = allowed(name, known) if name in CHOICES else [default(question, known)]
-    for value in sorted(options, key=gain, reverse=True):
-        if name in wanted and value != wanted[name]:
-            continue
+    options = [value for value in sorted(options, key=gain, reverse=True) if wanted.get(name, value) == value]
+    matters = any(name in depends(other) for other in wanted)
+    for value in options if matters else options[:1]:
         answer = {name: value}
         yield from completions(wanted, missing, tuple(rest), known | answer, shown | answer)
 
@@ -145,7 +160,7 @@ def unfit() -> list[tuple[str, Any, str, Answers]]:
 
     @cache
     def refused(other: str, answer: Any) -> tuple[Answers, set[tuple[str, Any]]]:
-        fit = next(completions({other: answer}, set()))
+        fit = next(completions({other: answer}))
         known = completed(fit)
         return fit, {(name, one) for name in CHOICES for one, why in offered(QUESTIONS[name], known).items() if why}
 
@@ -169,11 +184,16 @@ def all_pairs() -> list[Pair]:
 def cover() -> list[Answers]:
     """Return few sets of answers that hold every pair of choices which can be made together."""
     rows: list[Answers] = []
-    missing = set(all_pairs())
-    for pair in all_pairs():
-        if pair in missing and (row := next(completions(dict(pair), missing), None)):
+    missing: Missing = {}
+    for one, other in map(tuple, all_pairs()):
+        missing.setdefault(one, set()).add(other)
+        missing.setdefault(other, set()).add(one)
+    for one, other in map(tuple, all_pairs()):
+        if other in missing[one] and (row := next(completions(dict([one, other]), missing), None)):
             rows.append(row)
-            missing -= pairs(row)
+            for item, another in map(tuple, pairs(row)):
+                missing[item].discard(another)
+                missing[another].discard(item)
     return rows
 
 
@@ -219,7 +239,7 @@ def matrix(size: int, seed: int) -> list[Answers]:
     draw = random.Random(seed)
     rows = cover()
     # A draw may begin with an answer that rules the corner out, where another would not.
-    rows += [row for corner in corners() if (row := drawn(draw, corner) or next(completions(corner, set()), None))]
+    rows += [row for corner in corners() if (row := drawn(draw, corner) or next(completions(corner), None))]
     found = {repr(row): row for row in rows}
     while len(found) < size:
         if row := drawn(draw):

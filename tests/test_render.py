@@ -82,7 +82,7 @@ def test_matrix_misses_only_what_does_not_fit_and_alerts_that_go_nowhere() -> No
 def test_matrix_holds_every_corner_that_can_be_chosen() -> None:
     missed = [corner for corner in corners() if not any(corner.items() <= row.items() for row in MATRIX)]
     assert len(missed) < len(corners())
-    assert [next(completions(corner, set()), None) for corner in missed] == [None] * len(missed)
+    assert [next(completions(corner), None) for corner in missed] == [None] * len(missed)
 
 
 @pytest.mark.parametrize("rows", batches())

@@ -345,7 +345,7 @@ def another(question: str) -> Answers:
         return {}
     shown = rendered(QUESTIONS[question].get("when", True), DEFAULTS) == "True"
     fits = shown and choice in allowed(question, DEFAULTS)
-    wanted = {question: choice} if fits else next(completions({question: choice}, set()))
+    wanted = {question: choice} if fits else next(completions({question: choice}))
     return {name: plain(answer) for name, answer in wanted.items()}
 
 
