@@ -17,7 +17,7 @@ BAD = [
 ADD = """
 import json, sys
 from ops.api import OpsError
-from ops.flow import add
+from ops.new_flow import add
 told = {}
 for name in json.loads(sys.argv[1]):
     try:
@@ -82,7 +82,7 @@ UNFIT = ["deployments: []\n", "deployments: [\n", "- a\n", ""]
 TEXTS = """
 import json, sys
 from ops.api import OpsError
-from ops.flow import with_deployment
+from ops.new_flow import with_deployment
 def told(text):
     try:
         return with_deployment(text, "my-flow", "my_flow")

@@ -21,7 +21,7 @@ RULES = {  # how each message goes on behind the name of the question
     "user_name": "must be one line of at most 80 letters, digits, spaces",
     "user_email": "must be empty or an address like flows@example.com",
     "image_registry": "must be empty or a registry like ghcr.io/owner",
-    "code_owner": "must be empty, a login of GitHub or a team like org/team",
+    "github_user": "must be empty, a login of GitHub or a team like org/team",
     "sla_minutes": "must be a whole number of minutes from 1 to 10080",
 }
 SNEAKY = {
@@ -55,7 +55,7 @@ BAD_TEXTS = [
     *product(["user_email"], BAD_EMAILS),
     *product(["image_registry"], [*SNEAKY.values(), *BAD_REGISTRIES]),
     *product(
-        ["code_owner"], [*SNEAKY.values(), "@me", "a/", "/a", "a/b/c", "-a", "a--b", "a b", "a@b.example", "a" * 40]
+        ["github_user"], [*SNEAKY.values(), "@me", "a/", "/a", "a/b/c", "-a", "a--b", "a b", "a@b.example", "a" * 40]
     ),
     *product(["sla_minutes"], [0, -1, 1.5, 10081, 10**9, "text", ""]),
 ]

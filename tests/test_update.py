@@ -1,7 +1,7 @@
 """A project follows the template: updates from every release, changed answers, refusals, adoption.
 
-The present template is published here as a version of its own, in a temporary clone. A renamed question and a moved file
-are real hard cases that no release has had yet: they are played through with a release that the tests make.
+The present template is published here as a version of its own, in a temporary clone. The hard cases, a renamed question
+and a moved file, are those of 0.3.0, and those of a release that the tests make, with a second one after it.
 """
 
 import re
@@ -46,7 +46,7 @@ OTHER_TEXT = {
     "project_description": "Something else",
     "user_name": "Somebody Else",
     "user_email": "else@example.com",
-    "code_owner": "acme/data-team",
+    "github_user": "acme/data-team",
     "sla_minutes": "5",
 }
 OTHER_IMAGE = {"pool_type": "docker", "image_registry": "ghcr.io/somebody"}
@@ -304,6 +304,23 @@ def test_edits_go_along_when_one_moves_the_file_first(old: Path, next_release: P
     fresh = copy(next_release, tmp_path / "new/my-flows", "v1001.0.0")
     assert (old / MOVED[1]).read_text("utf-8") == (fresh / MOVED[1]).read_text("utf-8") + "\n# mine\n"
     assert not (old / MOVED[0]).exists()
+
+
+def test_what_0_3_0_renamed_and_moved_is_taken_along(template: Path, tmp_path: Path) -> None:
+    project = commit(copy(template, tmp_path / "my-flows", "v0.2.0", {"code_owner": "acme/data-team"}))
+    with (project / "ops/flow.py").open("a", encoding="utf-8") as file:
+        file.write("\n# mine\n")
+    commit(project)
+    git(project, "mv", "ops/flow.py", "ops/new_flow.py")
+    commit(project)
+    update(project)
+    assert stored(project)["github_user"] == "acme/data-team"
+    assert "code_owner" not in stored(project)
+    assert "* @acme/data-team" in (project / ".github/CODEOWNERS").read_text("utf-8")
+    assert set(git(project, "diff", "--name-only", "--diff-filter=U").split()) <= {"ops/new_flow.py"}
+    git(project, "checkout", "--ours", "--", "ops/new_flow.py")
+    assert (project / "ops/new_flow.py").read_text("utf-8").endswith("\n# mine\n")
+    assert not (project / "ops/flow.py").exists()
 
 
 def test_an_update_tells_what_it_removed_and_what_to_look_at_once(old: Path) -> None:

@@ -409,9 +409,9 @@ def test_the_update_workflow_may_do_what_it_does_and_no_more(project: Path) -> N
 
 def test_a_code_owner_is_asked_for_reviews(render: Render, project: Path) -> None:
     assert (
-        (render(code_owner="acme/data-team") / ".github/CODEOWNERS")
+        (render(github_user="acme/data-team") / ".github/CODEOWNERS")
         .read_text("utf-8")
         .endswith("\n* @acme/data-team\n")
     )
     assert not (project / ".github/CODEOWNERS").exists()
-    assert not (render(code_owner="acme/data-team", ci="none") / ".github").exists()
+    assert not (render(github_user="acme/data-team", ci="none") / ".github").exists()
