@@ -56,7 +56,7 @@ def test_a_flow_its_test_and_its_deployment(mine: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:kmock", *its_tests]
     done = subprocess.run(command, cwd=mine, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
-    assert "4 passed" in done.stdout  # its own test, and the declarations of three environments
+    assert "5 passed" in done.stdout  # its own test, and the declarations of four environments
 
 
 def test_what_does_not_do_is_told_in_one_line_and_nothing_is_written(mine: Path) -> None:
