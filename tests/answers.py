@@ -157,20 +157,17 @@ def completions(
 
 def unfit() -> list[tuple[str, Any, str, Answers]]:
     """Return each choice that an answer rules out: the question, the choice, the other question, fit answers to it."""
-
-    @cache
-    def refused(other: str, answer: Any) -> tuple[Answers, set[tuple[str, Any]]]:
-        fit = next(completions({other: answer}))
-        known = completed(fit)
-        return fit, {(name, one) for name in CHOICES for one, why in offered(QUESTIONS[name], known).items() if why}
-
-    return [
-        (name, value, other, fit)
-        for other in CHOICES
-        for fit, found in [refused(other, answer) for answer in CHOICES[other]]
-        for name, value in sorted(found)
-        if name != other and any((name, value) not in refused(other, another)[1] for another in CHOICES[other])
-    ]
+    found = []
+    for other in CHOICES:
+        for answer in CHOICES[other]:
+            fit = next(completions({other: answer}))
+            for name in (name for name in CHOICES if name != other):
+                several = QUESTIONS[name].get("multiselect")
+                refused = [one for one, why in offered(QUESTIONS[name], completed(fit)).items() if why]
+                for one in refused:
+                    if not next(completions({other: answer, name: (one,) if several else one}), None):
+                        found.append((name, one, other, fit))
+    return found
 
 
 def all_pairs() -> list[Pair]:

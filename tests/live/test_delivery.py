@@ -335,4 +335,4 @@ def test_a_commit_is_looked_at_before_it_is_made(work: Path, clean: dict[str, st
     code, told = hooks()
     assert code == 1
     failed = re.findall(r"^(.+?)\.+Failed$", told, re.MULTILINE)
-    assert failed == ["conflict markers", "YAML can be read", "TOML can be read", "no private key"]
+    assert failed == ["secrets", "conflict markers", "YAML can be read", "TOML can be read", "no private key"]
