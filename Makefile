@@ -25,8 +25,8 @@ demo: .venv/.synced ## From nothing to a completed run and a delivered alert, in
 test: .venv/.synced ## Tests of the template: renders, refusals, static checks
 	@.venv/bin/pytest -q -n 2 -m "not live" --junitxml=build/reports/test.xml
 
-live: .venv/.synced ## Tests on real servers: minutes
-	@.venv/bin/pytest -v -m live --junitxml=build/reports/live.xml
+live: .venv/.synced ## Tests on real servers: an hour; ONLY="live and not slow" leaves the slow ones out
+	@.venv/bin/pytest -v -m "$(or $(ONLY),live)" --junitxml=build/reports/live.xml
 
 # UV_EXCLUDE_NEWER stands above the dates in pyproject.toml, here and in the projects that are generated.
 nightly: export UV_EXCLUDE_NEWER = $(shell date --utc +%FT%TZ)

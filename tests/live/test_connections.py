@@ -13,7 +13,7 @@ from answers import Answers, Render
 from moto.server import ThreadedMotoServer
 from ops_server import AUTH, Server
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 CANARY, ROTATED = "canary-4711-first", "canary-4712-rotated"
 SETTINGS = {

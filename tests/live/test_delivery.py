@@ -17,7 +17,7 @@ from ops_server import AUTH, SECRET, SETTINGS, Server
 
 from demo import render
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 DOCKER = """\
 #!/bin/bash

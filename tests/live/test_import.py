@@ -11,7 +11,7 @@ from ops_server import AUTH, SETTINGS, Server
 
 from demo import TEMPLATE, render
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 EXPORTS = [TEMPLATE / "tests/data/airflow" / name for name in ("connections.yaml", "variables-3.json", "pools.json")]
 LOAD = """

@@ -24,7 +24,7 @@ from test_task_runners import free_port
 
 from demo import render
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 CHATTY = """\
 import logging

@@ -13,7 +13,11 @@ from ops_server import SETTINGS
 from stack import Stack, kill, missing
 from test_live import eventually, ops, start_run
 
-pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}")]
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}"),
+]
 RUNS, AT_ONCE = 12, 4
 PATIENCE = 90  # seconds, in which a process starts also on a machine with other work
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")

@@ -22,6 +22,7 @@ from scripts.browser import chromium, executable, served
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.slow,
     pytest.mark.skipif(not executable(), reason="no Chromium: install the package chromium"),
 ]
 PRESETS = yaml.safe_load((ROOT / "configurator/presets.yml").read_text("utf-8"))

@@ -15,7 +15,7 @@ import pytest
 
 from demo import render
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 OURS = "ours-only-0123456789abcdef0123456789"  # the token of the Ray cluster
 
 
