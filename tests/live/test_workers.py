@@ -143,7 +143,8 @@ def test_kubernetes_worker_submits_the_declared_job(
 ) -> None:
     project = Project(render(pool_type="kubernetes", cloud_provider="azure", image_registry=""), server)
     project.deploy()
-    (tmp_path / "flows").symlink_to(project.folder / "flows")  # what the image holds
+    for package in ("flows", "runtime"):  # what the image holds
+        (tmp_path / package).symlink_to(project.folder / package)
     run = project.run()
     with project.worker("kubernetes", **kubernetes) as log:
 
