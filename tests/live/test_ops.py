@@ -393,7 +393,7 @@ def test_all_faults_are_told_and_nothing_is_written(ops: Project) -> None:
     assert is_clear(refused, 1) == [
         "global concurrency limit etl-load is declared twice",
         "deployment nightly-7: unknown parameter regio, did you mean region?",
-        "automations need block my-flows-slack: SLACK_WEBHOOK_URL is not set: Slack > your app > Incoming Webhooks >"
+        "automations need block my-flows-slack-failure: SLACK_WEBHOOK_URL is not set: Slack > your app > Incoming Webhooks >"
         " Add New Webhook. Set it in .env or in the environment",
     ]
     assert not refused.writes
@@ -427,7 +427,11 @@ def test_what_prefect_yaml_says_of_triggers_and_of_the_environment(ops: Project,
     succeeds(ops("apply", "--yes", BUILD="b17"))
     deployment = server("GET", "/deployments/name/sample/nightly")
     assert deployment["version"] == "b17"
-    assert set(deployment["tags"]) == {"project:my-flows", "{{ HOME }}"}  # not a variable of the environment
+    assert set(deployment["tags"]) == {
+        "project:my-flows",
+        "sla:default",
+        "{{ HOME }}",
+    }  # not a variable of the environment
 
     before = find(server, "/automations", name="sample/orders__automation_1")
     assert before["actions"][0]["parameters"] == ORDERS["triggers"][0]["parameters"]
