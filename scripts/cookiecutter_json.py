@@ -3,18 +3,14 @@
 With --check only tell whether they are up to date.
 """
 
-import argparse
-import difflib
 import json
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import UndefinedError
-from reference import ROOT, Answers, Form
+from reference import ROOT, Answers, Form, bring_up_to_date
 
 JSON = ROOT / "cookiecutter.json"
 WORKFLOW = ROOT / ".github" / "workflows" / "create-project.yml"
@@ -87,27 +83,10 @@ def workflow_inputs(form: Form) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when one is out of date")
-    check = parser.parse_args().check
     form = Form(ROOT)
     inputs = "".join(workflow_inputs(form))
-    stale = []
-    for file, wanted in {
-        JSON: cookiecutter_json(form),
-        WORKFLOW: INPUTS.sub(lambda _: inputs, WORKFLOW.read_text("utf-8")),
-    }.items():
-        found = file.read_text("utf-8") if file.exists() else ""
-        if wanted == found:
-            continue
-        if not check:
-            file.write_text(wanted, "utf-8")
-            continue
-        stale.append(str(file.relative_to(ROOT)))
-        names = (stale[-1], "as copier.yml and data/ say")
-        sys.stdout.writelines(difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), *names))
-    if stale:
-        sys.exit(f"{', '.join(stale)}: out of date: run {Path(__file__).relative_to(ROOT)}")
+    workflow = INPUTS.sub(lambda _: inputs, WORKFLOW.read_text("utf-8"))
+    bring_up_to_date(__file__, {JSON: cookiecutter_json(form), WORKFLOW: workflow})
 
 
 if __name__ == "__main__":

@@ -142,14 +142,18 @@ def overview(form: Form) -> str:
     return "".join([*lines, "\n"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def bring_up_to_date(script: str, files: dict[Path, str]) -> None:
+    """Write each file whose text is another now; with --check on the command line, tell the difference and exit with 1.
+
+    Args:
+        script: path of what is run to write them
+        files: what each has to hold
+    """
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when one is out of date")
     check = parser.parse_args().check
-    table = overview(Form(ROOT))
-    readme = README.read_text("utf-8")
     stale = []
-    for file, wanted in {PAGE: page(ROOT), README: CHOICES.sub(lambda _: table, readme)}.items():
+    for file, wanted in files.items():
         found = file.read_text("utf-8") if file.exists() else ""
         if wanted == found:
             continue
@@ -160,7 +164,13 @@ def main() -> None:
         names = (stale[-1], "as copier.yml and data/ say")
         sys.stdout.writelines(difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), *names))
     if stale:
-        sys.exit(f"{', '.join(stale)}: out of date: run {Path(__file__).relative_to(ROOT)}")
+        sys.exit(f"{', '.join(stale)}: out of date: run {Path(script).relative_to(ROOT)}")
+
+
+def main() -> None:
+    table = overview(Form(ROOT))
+    readme = README.read_text("utf-8")
+    bring_up_to_date(__file__, {PAGE: page(ROOT), README: CHOICES.sub(lambda _: table, readme)})
 
 
 if __name__ == "__main__":
