@@ -10,6 +10,7 @@ from typing import Any
 
 import copier
 import pytest
+import yaml
 from answers import ROOT, Render
 from copier._jinja_ext import SandboxedEnvironment
 from copier._main import Worker
@@ -24,11 +25,11 @@ COMPILED: dict[tuple, CodeType] = {}
 
 @pytest.fixture(scope="session", autouse=True)
 def fast_copier() -> Iterator[None]:
-    """Let Copier render many projects in this process in a fifth of the time, to the same bytes.
+    """Let Copier render many projects in this process in a tenth of the time, to the same bytes.
 
-    It compiles every template and every part of a path anew for each project; here, what was compiled is kept. And it
-    asks Git about each file, for file systems without executable bits. Copier as its users have it runs in the tests
-    that start it as a program.
+    It compiles every template and every part of a path anew for each project; here, what was compiled is kept. It reads
+    YAML, also each answer, in Python; libyaml does so in a tenth of the time. And it asks Git about each file, for file
+    systems without executable bits. Copier as its users have it runs in the tests that start it as a program.
     """
     compile_anew = SandboxedEnvironment.compile
 
@@ -40,6 +41,8 @@ def fast_copier() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SandboxedEnvironment, "compile", compiled)
+        patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
+        patch.setattr(yaml, "FullLoader", yaml.CFullLoader)
         patch.setattr(Worker, "_sync_git_index_executable_bit", lambda *_: None)
         yield
 
