@@ -13,6 +13,7 @@ from functools import cache, wraps
 from itertools import pairwise
 from pathlib import Path
 
+import editorconfig
 import yaml
 from answers import JINJA, ROOT, Answers, completed
 from yamllint import linter
@@ -33,6 +34,7 @@ FOREIGN_MARKUP = {
     r"|\{\{[^{}]*\b(flow|flow_run|deployment|event|name|value|text|work_pool)\b[^{}]*\}\}",
     "observability/*": r"\{\{ ?[$a-z_.| A-Z]+ ?\}\}",
     "prefect.yaml": r"\{\{ (\$IMAGE_TAG|image\.[a-z_]+|clone\.directory|prefect\.blocks\.[a-z.-]+) \}\}",
+    "renovate.json": r"\{\{(\{\w+\}|#if \w+|/if)\}\}",
     ".github/workflows/*": r"\$\{\{[^{}]*\b(cancelled|env|github|inputs|matrix|needs|runner|secrets|steps|vars)\b[^{}]*\}\}",
 }
 Check = Callable[[Path], list[str]]
@@ -119,6 +121,20 @@ def yaml_lint(name: str, text: str) -> list[str]:
 
 
 @of_each_file
+def unlike_the_editor(name: str, text: str) -> list[str]:
+    """What an editor that follows .editorconfig would write otherwise."""
+    wants = editorconfig.get_properties(str(ROOT / "template" / name))
+    style = wants["indent_style"]
+    wrong = "\t" if style == "space" else " "
+    indents = {line: line[: -len(line.lstrip())] for line in text.splitlines() if line[:1] in ("\t", " ")}
+    faults = {line: f"is not indented by {style}s" for line, indent in indents.items() if indent[0] == wrong}
+    if name.endswith((".json", ".yaml", ".yml", ".toml")):
+        size = int(wants["indent_size"])
+        faults |= {line: f"is not indented by {size}" for line, indent in indents.items() if len(indent) % size}
+    return [f"{name}: {fault}: {line.strip()}" for line, fault in faults.items()]
+
+
+@of_each_file
 def unfit_deployments(name: str, text: str) -> list[str]:
     """What Prefect's own reading of prefect.yaml refuses. No release of Prefect promises its place: it is tested."""
     if name != "prefect.yaml":
@@ -182,7 +198,15 @@ def installed(pyproject: Answers) -> bool:
     return names <= PACKAGES
 
 
-CHECKS: list[Check] = [template_markup, untidy_text, unfit_paths, unparsable, yaml_lint, unfit_deployments]
+CHECKS: list[Check] = [
+    template_markup,
+    untidy_text,
+    unfit_paths,
+    unparsable,
+    yaml_lint,
+    unlike_the_editor,
+    unfit_deployments,
+]
 OF_UNTOUCHED = [unexpected_files, untyped]  # what holds before anybody edits, or takes longer
 OF_PYTHON = [unformatted_python, python_lint]  # Ruff reads many projects at once, each with its own settings
 

@@ -55,6 +55,28 @@ def test_no_cloud_is_trusted_for_another_registry(registry: str, render: Render)
     assert not (render(pool_type="docker", image_registry=registry) / "infra").exists()
 
 
+@pytest.mark.parametrize("ci", ISSUERS)
+def test_a_team_is_told_how_a_change_comes_about(ci: str, render: Render) -> None:
+    row = ISSUERS[ci]
+    team = render(ci=ci, **{"github_user": "acme/data-team"} if ci == "github" else {})
+    form = (team / row["form"]).read_text("utf-8")
+    told = (team / "CONTRIBUTING.md").read_text("utf-8")
+    assert form == (render(github_user="me") / ISSUERS["github"]["form"]).read_text("utf-8")
+    assert f"A {row['request']}. " in told
+    assert ("@acme/data-team is asked" in told) == (ci == "github")
+    targets = re.findall(r"(?m)^([a-z-]+):", (team / "Makefile").read_text("utf-8"))
+    assert set(re.findall(r"`?make ([a-z-]+)", form + told)) <= set(targets)
+
+
+def test_the_dev_container_installs_the_project(render: Render) -> None:
+    for version, image in DEFAULTS["versions"]["python_images"].items():
+        project = render(python_version=version)
+        container = json.loads((project / ".devcontainer/devcontainer.json").read_text("utf-8"))
+        assert container["image"] == f"python:{image.replace('slim-', '')}"
+        assert container["postCreateCommand"] == "make .venv/.synced"
+        assert 4200 in container["forwardPorts"]
+
+
 def make(project: Path, folder: Path, *targets: str, fails: str = "nothing", **env: str) -> tuple[int, list[str]]:
     """Run targets of `make` with stand-ins for docker and the tools of clouds; return the code and what was called."""
     calls = folder / "calls"

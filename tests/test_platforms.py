@@ -229,8 +229,12 @@ def test_renovate_can_read_its_configuration(ci: str, render: Render) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     content = json.loads(file.read_text("utf-8"))
     (manager,) = content["customManagers"]
-    found = re.findall(manager["matchStrings"][0].replace("(?<", "(?P<"), (file.parent / "Makefile").read_text("utf-8"))
-    assert [name for name, _ in found] == ["anchore/grype"]
+    pattern = re.compile(manager["matchStrings"][0].replace("(?<", "(?P<"))
+    makefile = (file.parent / "Makefile").read_text("utf-8")
+    assert [found["depName"] for found in pattern.finditer(makefile)] == ["anchore/grype"]
+    pinned = pattern.search(f"anchore/grype:v1.2.3@sha256:{'0f' * 32} ")
+    assert pinned
+    assert pinned["currentDigest"] == f"sha256:{'0f' * 32}"
 
 
 def test_the_tested_date_is_raised_in_both_files(tmp_path: Path) -> None:

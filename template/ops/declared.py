@@ -18,8 +18,7 @@ from ops.blocks import BLOCKS
 from ops.environments import ENVIRONMENTS
 from ops.kinds import KINDS, Fields, automation_fields
 from ops.limits import GLOBAL_CONCURRENCY_LIMITS, TAG_LIMITS
-from ops.run_variables import run_variables
-from ops.settings import PROJECT, PROJECT_TAG, MissingSetting, OpsError, Settings, problems
+from ops.settings import PROJECT, PROJECT_TAG, MissingSetting, OpsError, Settings, problems, run_variables
 from ops.variables import VARIABLES
 from ops.work_pools import WORK_QUEUES, job_template, work_pools
 
