@@ -57,19 +57,23 @@ def projects() -> list[tuple[Answers, dict[str, File]]]:
     return [(one.known, template.project(one, "gh:OWNER/copier-prefect")) for one in asked]
 
 
-def conditions() -> Iterator[tuple[str, set[int]]]:
-    """Yield conditions on one answer, in words, with the numbers of the projects that meet each."""
+def conditions(rows: set[int]) -> Iterator[tuple[str, set[int]]]:
+    """Yield conditions on one answer that the projects `rows` meet, in words, with all that meet each."""
     known = [answers for answers, _ in projects()]
     for name in CHOICES:
         values = {row: answers[name] for row, answers in enumerate(known)}
         if any(isinstance(value, list) for value in values.values()):
             for choice in dict.fromkeys(part for value in values.values() for part in value):
-                yield f"`{name}` has `{choice}`", {row for row, value in values.items() if choice in value}
-            yield f"`{name}` is not empty", {row for row, value in values.items() if value}
+                if rows <= (met := {row for row, value in values.items() if choice in value}):
+                    yield f"`{name}` has `{choice}`", met
+            if rows <= (met := {row for row, value in values.items() if value}):
+                yield f"`{name}` is not empty", met
             continue
-        for choice in dict.fromkeys(values.values()):
-            yield f"`{name}` is `{choice}`", {row for row, value in values.items() if value == choice}
-            yield f"`{name}` is not `{choice}`", {row for row, value in values.items() if value != choice}
+        having = {values[row] for row in rows}
+        if lacking := {*values.values()} - having:
+            fewer, word = min((having, "is"), (lacking, "is not"), key=lambda one: len(one[0]))
+            choices = " or ".join(f"`{one}`" for one in sorted(map(str, fewer)))
+            yield f"`{name}` {word} {choices}", {row for row, value in values.items() if value in having}
 
 
 def when(rows: set[int]) -> str:
@@ -77,15 +81,9 @@ def when(rows: set[int]) -> str:
     left = set(range(len(projects())))
     if left == rows:
         return "always"
-    fitting = [(text, met) for text, met in conditions() if rows <= met]
+    fitting = list(conditions(rows))
     if exact := next((text for text, met in fitting if met == rows), ""):
         return exact
-    for name in CHOICES:  # several choices of one question
-        having = {str(projects()[row][0][name]) for row in rows}
-        lacking = {str(projects()[row][0][name]) for row in left - rows}
-        if not having & lacking:
-            fewer, word = min((having, "is"), (lacking, "is not"), key=lambda one: len(one[0]))
-            return f"`{name}` {word} {' or '.join(f'`{one}`' for one in sorted(fewer))}"
     words = []
     while left != rows:
         text, met = min(fitting, key=lambda one: len(left & one[1]))

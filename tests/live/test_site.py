@@ -1,12 +1,15 @@
-"""The configurator in a real browser: the same bytes as Copier, usable by keyboard, no request to anywhere else."""
+"""The site in a real browser: everybody can use it, it asks nobody else, and its configurator gives the bytes of Copier."""
 
 import io
 import json
 import random
 import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import copier
@@ -174,6 +177,18 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     page.click("[data-tool=copier]")
 
 
+def faults(page: Page) -> list[tuple[str, list[str]]]:
+    """Return the rules of WCAG that a page breaks, and where."""
+    page.evaluate((MODULES / "axe-core/axe.min.js").read_text("utf-8"))
+    found = page.evaluate("(rules) => axe.run({runOnly: rules})", RULES)
+    assert found["passes"]
+    return [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]]
+
+
+def fits(page: Page) -> bool:
+    return page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(390, 844), (1400, 900)], ids=["phone", "desk"])
 def test_everybody_can_use_it(page: Page, scheme: str, size: tuple[int, int]) -> None:
@@ -181,14 +196,10 @@ def test_everybody_can_use_it(page: Page, scheme: str, size: tuple[int, int]) ->
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     for given in ({"pool_type": "docker", "user_email": "nobody"}, {"pool_type": "docker"}):  # refused, and right
         answer(page, given)
-        page.evaluate((MODULES / "axe-core/axe.min.js").read_text("utf-8"))
-        found = page.evaluate("(rules) => axe.run({runOnly: rules})", RULES)
-        assert found["passes"]
-        wrong = [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]]
-        assert not wrong, json.dumps(wrong, indent=2)
+        assert not (wrong := faults(page)), json.dumps(wrong, indent=2)
     answer(page, {"project_name": "a" * 50})
     downloaded(page)  # and the name stands in what to do next
-    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+    assert fits(page), "it scrolls sideways"
 
 
 def test_a_second_visit_takes_python_from_the_cache(page: Page, address: str) -> None:
@@ -207,3 +218,34 @@ def test_nothing_else_was_asked_and_nothing_went_wrong(page: Page, address: str)
     origin = address.removesuffix("configurator/")
     assert {url for url in page.asked if not url.startswith((origin, "blob:"))} == set()  # type: ignore[attr-defined]
     assert page.faults == []  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """The whole site, as `make docs` builds it."""
+    subprocess.run([sys.executable, ROOT / "scripts/docs.py"], check=True, capture_output=True)
+    with served(ROOT / "build/site") as url:
+        yield url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_every_page(site: str, browser: Browser, scheme: str) -> None:
+    folder = ROOT / "build/site"
+    pages = sorted(file.parent.relative_to(folder).as_posix() for file in folder.rglob("index.html"))
+    pages.remove("configurator")  # it is tested above
+    assert len(pages) > 30
+    page = browser.new_page(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_default_timeout(SLOW)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    wrong: dict[str, Any] = {}
+    for name in pages:
+        page.set_viewport_size({"width": 1400, "height": 900})
+        page.goto(f"{site}{name}/")
+        found: list[Any] = [*faults(page)]
+        page.set_viewport_size({"width": 390, "height": 844})
+        if found := found if fits(page) else [*found, "it scrolls sideways on a phone"]:
+            wrong[name] = found
+    assert not wrong, json.dumps(wrong, indent=2)
+    assert not [url for url in asked if not url.startswith(site)]
+    page.close()
