@@ -85,20 +85,18 @@ def main() -> None:
             file.write("!constraints.txt\n")
         home = Path(scratch) / "home"
         home.mkdir()
-        server = Server(folder / ".venv/bin/python", home, env)
+        server = Server(home, env)
         project = Project(folder, server, env | {"IMAGE_TAG": "ours"})
         ways = {"ours": ("Dockerfile", {}), "plain": ("Dockerfile.plain", {"container_create_kwargs": {}})}
         rebuilt: dict[str, list[float]] = {way: [] for way in ways}
         started: dict[str, list[float]] = {way: [] for way in ways}
-        worker = None
         for way, (dockerfile, _) in ways.items():
             build(folder, f"boxed:{way}", dockerfile)
         for number in range(rounds):
             (folder / "flows/changed.py").write_text(f"NUMBER = {number}\n")
             for way, (dockerfile, _) in ways.items():
                 rebuilt[way].append(build(folder, f"boxed:{way}", dockerfile))
-        server.start()
-        try:
+        with server:
             code, told = project("apply", "--yes", "--skip-build")
             assert code == 0, told
             worker = subprocess.Popen([".venv/bin/python", "-m", "ops", "worker"], cwd=folder, env=project.env)
@@ -112,11 +110,8 @@ def main() -> None:
                         time.sleep(0.5)
                     if number:
                         started[way].append(seconds_to_running(server, run))
-        finally:
-            if worker:
-                worker.send_signal(signal.SIGTERM)
-                worker.wait(60)
-            server.kill()
+            worker.send_signal(signal.SIGTERM)
+            worker.wait(60)
         print(f"\n{machine()}, base image {size(base):.0f} MB, {rounds} rounds, medians (from, to)")
         for way in ways:
             print(

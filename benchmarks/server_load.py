@@ -45,24 +45,16 @@ class Target:
 
 @contextmanager
 def sqlite(folder: Path, env: dict[str, str]) -> Iterator[Target]:
-    server = Server(Path(sys.executable), folder, env)
-    server.start()
-    try:
+    with Server(folder, env) as server:
         yield Target(server.url, {"API": [server.process.pid]})
-    finally:
-        server.kill()
 
 
 @contextmanager
 def postgresql(folder: Path, env: dict[str, str], apis: int) -> Iterator[Target]:
-    stack = Stack(folder, env, apis)
-    try:
-        stack.start()
+    with Stack(folder, env, apis) as stack:
         api = [process.pid for process in stack.apis]
         database, redis, services, proxy = (p.pid for p in stack.processes if p.pid not in api)
         yield Target(stack.url, {"API": api, "services": [services], "database": [database, redis, proxy]})
-    finally:
-        stack.stop()
 
 
 def spent(sessions: list[int]) -> float:

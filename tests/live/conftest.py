@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ops_server import Server
 
 from demo import Dev, render, without_prefect_settings
 
@@ -33,6 +34,18 @@ SLOW_DEPLOYMENT = """
   - name: slow
     entrypoint: flows.slow.slow
     work_pool: *work_pool
+  - name: queued
+    entrypoint: flows.slow.slow
+    work_pool: *work_pool
+    concurrency_limit:
+      limit: 1
+      collision_strategy: ENQUEUE
+  - name: alone
+    entrypoint: flows.slow.slow
+    work_pool: *work_pool
+    concurrency_limit:
+      limit: 1
+      collision_strategy: CANCEL_NEW
 """
 
 
@@ -72,9 +85,16 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="module")
+def server(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for the tests of one module."""
+    with Server(tmp_path_factory.mktemp("server"), env) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def project(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A default project with one flow more, whose runs take as long as the test says."""
+    """A default project with one flow more, whose runs take as long as the test says, and three deployments of it."""
     folder = tmp_path_factory.mktemp("live") / "my-flows"
     render(folder, "project_name=My Flows", "alert_channels=[webhook, slack]", "alert_on=[failure, success, sla]")
     (folder / "flows/slow.py").write_text(SLOW_FLOW)

@@ -11,10 +11,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import yaml
+
+from demo import without_prefect_settings
 
 AUTH = "admin:let-me-in"
 SECRET = "canary4711"  # in every secret that the projects are given
@@ -26,16 +28,20 @@ SETTINGS = {
 }
 
 
-class Server:
-    """A Prefect server with authentication, on loopback, with its data in `home`."""
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
-    def __init__(self, python: Path, home: Path, env: dict[str, str]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+
+class Server:
+    """A Prefect server with authentication, on loopback, with its data in `home`; it runs while its `with` block does."""
+
+    def __init__(self, home: Path, env: dict[str, str], python: Path = Path(sys.executable)) -> None:
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
         self.python, self.home = python, home
-        self.env = env | {
+        self.env = without_prefect_settings(env) | {
             "DO_NOT_TRACK": "1",
             "PREFECT_HOME": str(home),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -43,6 +49,17 @@ class Server:
         }
         self.client = httpx.Client(auth=tuple(AUTH.split(":")), timeout=60)
         self.log = home / "server.log"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def start(self) -> None:
         command = [self.python, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]

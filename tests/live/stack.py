@@ -5,17 +5,17 @@ a proxy, background services apart. The programs are the distribution's.
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import httpx
+from ops_server import AUTH, free_port
 
-AUTH = "admin:let-me-in"
 PROXY = """\
 daemon off;
 user root;
@@ -63,14 +63,8 @@ def postgresql() -> Path | None:
     return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Stack:
-    """The running stack, in a folder whose parents everybody may enter: no folder of pytest's.
+    """The stack, which runs while its `with` block does, in a folder whose parents everybody may enter: no folder of pytest's.
 
     Attributes:
         url: of the API, through the proxy
@@ -104,6 +98,17 @@ class Stack:
             "PREFECT_REDIS_MESSAGING_PORT": str(self.redis),
             **settings,
         }
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         self.folder.chmod(0o755)  # PostgreSQL's user has to reach its own in there

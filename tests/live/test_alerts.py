@@ -157,7 +157,7 @@ def stage(project: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathF
     receiver = Receiver()
     receiver.start()
     clean = {name: value for name, value in env.items() if not name.startswith(("PREFECT_", "SLA_"))}
-    server = Server(folder / ".venv/bin/python", tmp_path_factory.mktemp("alerts-server"), clean)
+    server = Server(tmp_path_factory.mktemp("alerts-server"), clean, folder / ".venv/bin/python")
     server.env |= {
         "PYTHONPATH": str(Path(__file__).with_name("redirect")),
         "PREFECT_UI_URL": f"http://127.0.0.1:{server.port}",
@@ -167,16 +167,12 @@ def stage(project: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathF
         "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "2",
     }
     stage = Stage(folder, server, receiver)
-    try:
-        server.start()
+    with server:
         applied = stage.ops("apply", "--yes")
         assert applied.returncode == 0, applied.stdout + applied.stderr
         stage.start_worker()
         yield stage
-    finally:
-        with suppress(AttributeError):
-            stage.kill_worker()
-        server.kill()
+        stage.kill_worker()
 
 
 @pytest.fixture(scope="module")

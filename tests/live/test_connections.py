@@ -1,6 +1,5 @@
 """Flows reach secrets, results and databases where the answers say; what cannot be reached here is written and read back."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,7 +86,8 @@ class Project:
 
     def __init__(self, folder: Path, server: Server, **env: str) -> None:
         self.folder = folder
-        self.env = server.env | SETTINGS | {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": AUTH} | env
+        self.env = {name: value for name, value in server.env.items() if not name.startswith("AWS_")} | SETTINGS
+        self.env |= {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": AUTH} | env
         self.told: list[str] = []
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
@@ -96,17 +96,6 @@ class Project:
         self.told.append(done.stdout + done.stderr)
         assert done.returncode == code, self.told[-1]
         return self.told[-1]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "AWS_"))}
-    server = Server(Path(sys.executable), tmp_path_factory.mktemp("server"), clean)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture

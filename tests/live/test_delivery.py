@@ -95,18 +95,10 @@ def work(origin: Path, clean: dict[str, str], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def servers(work: Path, clean: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
-    found = {
-        name: Server(work / ".venv/bin/python", tmp_path_factory.mktemp(name), clean) for name in ("staging", "prod")
-    }
-    try:
-        for server in found.values():
-            server.start()
-        yield found
-    finally:
-        for server in found.values():
-            if hasattr(server, "process"):
-                server.kill()
+def servers(clean: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    staging, prod = (Server(tmp_path_factory.mktemp(name), clean) for name in ("staging", "prod"))
+    with staging, prod:
+        yield {"staging": staging, "prod": prod}
 
 
 @pytest.fixture(scope="module")

@@ -101,15 +101,10 @@ def project(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
     env = env | {name: os.environ[name] for name in ("DOCKER_HOST", "DOCKER_CONFIG") if name in os.environ}
     subprocess.run(["make", "--silent", ".venv/.synced"], cwd=folder, env=env, check=True)
-    home = tmp_path_factory.mktemp("server")
-    server = Server(folder / ".venv/bin/python", home, {k: v for k, v in env.items() if not k.startswith("PREFECT_")})
-    try:
-        server.start()
+    with Server(tmp_path_factory.mktemp("server"), env) as server:
         yield Project(folder, server, env)
-    finally:
-        server.kill()
-        for image in docker("image", "ls", "--quiet", "boxed").split():
-            docker("image", "rm", "--force", image)
+    for image in docker("image", "ls", "--quiet", "boxed").split():
+        docker("image", "rm", "--force", image)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,17 +44,6 @@ def project(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Pa
     render(folder, "from_airflow=yes")
     subprocess.run(["make", "--silent", ".venv/.synced"], cwd=folder, env=env, check=True)
     return folder
-
-
-@pytest.fixture(scope="module")
-def server(project: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    clean = {name: value for name, value in env.items() if not name.startswith("PREFECT_")}
-    server = Server(project / ".venv/bin/python", tmp_path_factory.mktemp("airflow-server"), clean)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
 
 
 def test_an_import_applies_and_its_blocks_load(project: Path, env: dict[str, str], server: Server) -> None:

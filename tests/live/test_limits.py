@@ -1,4 +1,4 @@
-"""Limits hold under load, and one that is missing is an error."""
+"""Limits of every level hold under load, and one that is missing is an error."""
 
 import json
 import subprocess
@@ -9,26 +9,40 @@ import pytest
 
 pytestmark = pytest.mark.live
 
-# 50 runs at once, and one that asks for a limit that is not there.
+# 50 runs at once, tasks with a tag, and a run that asks for a limit that is not there.
 CROWD = """\
 import asyncio
 import json
 import time
+from collections import Counter
 
-from prefect import flow
+from prefect import flow, task
 from prefect.concurrency.asyncio import concurrency, rate_limit
 
-inside, most, started = 0, 0, []
+inside, most, started = Counter(), Counter(), []
+
+
+async def work(kind):
+    inside[kind] += 1
+    most[kind] = max(most[kind], inside[kind])
+    await asyncio.sleep(0.2)
+    inside[kind] -= 1
 
 
 @flow
 async def crowded():
-    global inside, most
     async with concurrency("crowd", occupy=1, strict=True):
-        inside += 1
-        most = max(most, inside)
-        await asyncio.sleep(0.2)
-        inside -= 1
+        await work("runs")
+
+
+@task(tags=["ml-train"])
+async def train():
+    await work("tasks")
+
+
+@flow
+async def training():
+    await asyncio.gather(*(train() for _ in range(24)))
 
 
 @flow
@@ -46,6 +60,7 @@ async def lost():
 
 async def main():
     ended = await asyncio.gather(*(crowded(return_state=True) for _ in range(50)))
+    await training()
     await paced()
     gone = await lost(return_state=True)
     told = {"most": most, "completed": sum(state.is_completed() for state in ended)}
@@ -73,7 +88,12 @@ def crowd(project: Path, api: Any, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_fifty_runs_keep_a_limit_of_five(crowd: dict[str, Any]) -> None:
     assert crowd["completed"] == 50
-    assert 1 < crowd["most"] <= 5
+    assert 1 < crowd["most"]["runs"] <= 5
+
+
+def test_tasks_keep_the_limit_of_their_tag(crowd: dict[str, Any], api: Any) -> None:
+    declared = api("GET", "/concurrency_limits/tag/ml-train")["concurrency_limit"]  # in ops/limits.py
+    assert 1 < crowd["most"]["tasks"] <= declared < 24
 
 
 def test_a_rate_limit_keeps_its_rate(crowd: dict[str, Any]) -> None:
@@ -83,3 +103,8 @@ def test_a_rate_limit_keeps_its_rate(crowd: dict[str, Any]) -> None:
 def test_a_missing_limit_fails_loudly(crowd: dict[str, Any]) -> None:
     assert crowd["lost"] == "Failed"
     assert "nobody-made-this" in crowd["why"]
+
+
+def most_at_once(runs: list[dict[str, Any]]) -> int:
+    spans = [(run["start_time"], run["end_time"]) for run in runs if run["start_time"]]
+    return max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)

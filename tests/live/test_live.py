@@ -53,14 +53,40 @@ def ops(project: Path, env: dict[str, str], *command: str) -> subprocess.Complet
     )
 
 
-def test_runs_complete_and_leave_an_artifact(api: Any, dev: Dev) -> None:
+def test_runs_complete_and_leave_artifacts(api: Any, dev: Dev) -> None:
     runs = [start_run(api, "etl/etl-daily"), start_run(api, "ml-training/ml-training", epochs=20)]
     assert [end_of(api, run) for run in runs] == ["Completed", "Completed"]
-    keys = {artifact["key"] for artifact in api("POST", "/artifacts/latest/filter", {})}
-    assert {"etl-summary", "ml-training-candidates"} <= keys
+    left = api("POST", "/artifacts/latest/filter", {})
+    assert {one["key"]: one["type"] for one in left}.items() >= {
+        "etl-summary": "markdown",
+        "ml-training-candidates": "table",
+        "ml-training-fit": "image",
+        "ml-training-progress": "progress",
+        "ml-training-run": "markdown",  # a link
+    }.items()
+    assert all(one["description"] for one in left)
     for run in runs:
         eventually(lambda run=run: alerts(dev, run, "A run completed"), 30, "success alert")
         assert not alerts(dev, run, "A run failed")
+
+
+def test_make_logs_shows_the_log_of_a_run(api: Any, dev: Dev, project: Path, env: dict[str, str]) -> None:
+    wanted = {
+        "deployments": {"name": {"any_": ["etl-daily"]}},
+        "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
+    }
+    run = eventually(lambda: api("POST", "/flow_runs/filter", wanted), 120, "first run")[0]
+
+    def logs(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", "--silent", "logs", *arguments], cwd=project, env=env, capture_output=True, text=True
+        )
+
+    shown = eventually(
+        lambda: (found := logs(f"RUN={run['id']}").stdout).count("Finished in state") and found, 60, "log"
+    )
+    assert "Loaded 6 orders, rejected 2" in shown
+    assert "make logs RUN=ID" in logs().stderr
 
 
 def test_each_failure_is_told_once_on_every_channel(api: Any, dev: Dev) -> None:

@@ -17,10 +17,9 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from ops_server import AUTH, Server
+from ops_server import AUTH, Server, free_port
 from prometheus_client.parser import text_string_to_metric_families
 from test_live import end_of, eventually, ops, start_run
-from test_task_runners import free_port
 
 from demo import render
 
@@ -141,15 +140,6 @@ def seen(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> Path:
         file.write(CHATTY_DEPLOYMENT)
     subprocess.run(["make", "--silent", ".venv/.synced"], cwd=folder, env=env, check=True)
     return folder
-
-
-@pytest.fixture(scope="module")
-def server(seen: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for this project alone, with authentication."""
-    server = Server(seen / ".venv/bin/python", tmp_path_factory.mktemp("home"), env)
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(scope="module")

@@ -71,17 +71,6 @@ MANY = [
 
 
 @pytest.fixture(scope="module")
-def server(project: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    clean = {name: value for name, value in env.items() if not name.startswith("PREFECT_")}
-    server = Server(project / ".venv/bin/python", tmp_path_factory.mktemp("ops-server"), clean)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
-
-
-@pytest.fixture(scope="module")
 def forks(project: Path, env: dict[str, str], server: Server) -> Iterator[Forks]:
     forks = Forks(project / ".venv/bin/python", env | {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": AUTH})
     yield forks

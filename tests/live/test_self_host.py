@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ops_server import SETTINGS
 from stack import Stack, kill, missing
+from test_limits import most_at_once
 from test_live import eventually, ops, start_run
 
 pytestmark = [
@@ -25,13 +26,11 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 @pytest.fixture(scope="module")
 def stack(env: dict[str, str]) -> Iterator[Stack]:
-    with tempfile.TemporaryDirectory(prefix="stack", ignore_cleanup_errors=True) as folder:
-        stack = Stack(Path(folder), env)
-        try:
-            stack.start()
-            yield stack
-        finally:
-            stack.stop()
+    with (
+        tempfile.TemporaryDirectory(prefix="stack", ignore_cleanup_errors=True) as folder,
+        Stack(Path(folder), env) as stack,
+    ):
+        yield stack
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +97,7 @@ def test_no_run_is_lost(hit: dict[str, Any]) -> None:
 
 
 def test_the_pool_keeps_its_limit_meanwhile(hit: dict[str, Any]) -> None:
-    spans = [(run["start_time"], run["end_time"]) for run in hit["runs"]]
-    most = max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
-    assert 1 < most <= AT_ONCE
+    assert 1 < most_at_once(hit["runs"]) <= AT_ONCE
 
 
 def test_each_run_ran_once(hit: dict[str, Any]) -> None:

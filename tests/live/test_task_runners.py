@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,17 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ops_server import free_port
 
 from demo import render
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 OURS = "ours-only-0123456789abcdef0123456789"  # the token of the Ray cluster
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module", params=["processes", "dask", "ray"])

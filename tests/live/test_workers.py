@@ -18,20 +18,12 @@ import yaml
 from answers import Render
 from moto.ecs.models import EC2ContainerServiceBackend
 from moto.server import ThreadedMotoServer
-from ops_server import AUTH, SETTINGS, Server
+from ops_server import AUTH, SETTINGS, Server, free_port
 
 from demo import without_prefect_settings
 
 pytestmark = pytest.mark.live
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(Path(sys.executable), tmp_path_factory.mktemp("pools"), without_prefect_settings(dict(os.environ)))
-    running.start()
-    yield running
-    running.kill()
 
 
 class Project:
@@ -99,14 +91,6 @@ def until(condition: Any, seconds: float, log: Path) -> Any:
             return found
         time.sleep(0.5)
     raise AssertionError(log.read_text()[-4000:])
-
-
-def free_port() -> int:
-    from socket import socket
-
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
