@@ -35,6 +35,10 @@ USUAL_PORT = 4200
 FIRST_RUN = "etl/etl-daily"  # started when its deployment is new on the server
 
 
+class PortTaken(OpsError):
+    """Another program has taken the port of our server since it was found free."""
+
+
 def free_port(wanted: int = 0) -> int:
     """Return `wanted` when nothing listens there on loopback, else any free port."""
     for port in (wanted, 0):
@@ -107,6 +111,11 @@ def start(console: Console) -> None:
         processes: list[subprocess.Popen[bytes]] = []
         try:
             serve(console, processes)
+        except PortTaken as error:
+            console.print(error)
+            stop(processes)
+            os.chdir(ROOT)
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - Prefect has read the port
         except KeyboardInterrupt:
             pass
         finally:
@@ -216,9 +225,11 @@ def final_state(url: str) -> str | None:
 
 
 def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when our server answers; raise OpsError with the end of its log when it ends or takes 3 minutes.
+    """Return when our server answers: the one with our Prefect home.
 
-    Another one may have taken the port since it was found free: ours is the one with our Prefect home.
+    Raises:
+        PortTaken: it ended, and something else listens on its port
+        OpsError: it ended, or takes 3 minutes; with the end of its log
     """
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and server.poll() is None:
@@ -227,6 +238,9 @@ def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> No
             if settings.is_success and settings.json()["home"] == str(HOME):
                 return
         time.sleep(0.2)
+    port = httpx.URL(url).port or 80
+    if server.poll() is not None and free_port(port) != port:
+        raise PortTaken(f"Another program has just taken port {port}: starting once more")
     tail = log.read_text("utf-8", "replace").splitlines()[-5:]
     raise OpsError("The server did not start. The end of .prefect/server.log:", *tail)
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -139,6 +140,20 @@ def test_a_killed_dev_is_cleaned_up_by_the_next(project: Path, env: dict[str, st
         second.stop()
     assert second.process.returncode is not None
     assert started_in(copy / ".prefect") == []
+
+
+def test_two_that_start_at_once_get_a_port_each(project: Path, env: dict[str, str], tmp_path: Path) -> None:
+    both = []
+    for name in ("one", "other"):
+        copy = tmp_path / name
+        shutil.copytree(project, copy, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
+        both.append(Dev(copy, env, show=False))
+    for dev in both:
+        dev.wait_for("^Ready", 240)
+    ports = {re.search(r":(\d+)", dev.wait_for("^Server", 1))[1] for dev in both}  # ty: ignore
+    assert len(ports) == 2
+    for dev in both:
+        dev.stop()
 
 
 def test_ctrl_c_while_it_is_still_importing(project: Path, env: dict[str, str], tmp_path: Path) -> None:
