@@ -34,6 +34,7 @@ FOREIGN_MARKUP = {
     r"|\{\{[^{}]*\b(flow|flow_run|deployment|event|name|value|text|work_pool)\b[^{}]*\}\}",
     "observability/*": r"\{\{ ?[$a-z_.| A-Z]+ ?\}\}",
     "prefect.yaml": r"\{\{ (\$IMAGE_TAG|image\.[a-z_]+|clone\.directory|prefect\.blocks\.[a-z.-]+) \}\}",
+    "azure-pipelines.yml": r"\$\{\{ if eq\(variables\.PREVIEWS, 'true'\) \}\}",
     "renovate.json": r"\{\{(\{\w+\}|#if \w+|/if)\}\}",
     ".github/workflows/*": r"\$\{\{[^{}]*\b(cancelled|env|github|inputs|matrix|needs|runner|secrets|steps|vars)\b[^{}]*\}\}",
 }

@@ -18,6 +18,7 @@ import yaml
 from answers import DEFAULTS, ROOT, Render
 
 BIN = Path(sys.executable).parent
+AZURE = DEFAULTS["clouds"]["azure"]["registry"]
 CLOUDS = [row["registry"] for row in DEFAULTS["clouds"].values() if row["registry"]]
 ANSWERS: list[dict[str, str]] = [
     {},
@@ -75,7 +76,7 @@ def test_it_fits_the_published_schema(ci: str, answers: dict[str, str], render: 
     file = tmp_path / "pipeline.yml"
     # Without the task of the AWS Toolkit: the schema contradicts the task's own definition of its input scriptType.
     text = (project / FILES[ci]).read_text("utf-8")
-    text = re.sub(r"          - task: AWSShellScript@1\n(?: {12}.*\n)+", "", text)
+    text = re.sub(r"( +)- task: AWSShellScript@1\n(?:\1  .*\n)+", "", text)
     file.write_text(text, "utf-8")
     done = check(ci, file)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -109,7 +110,99 @@ def test_it_does_what_github_does(ci: str, answers: dict[str, str], render: Rend
     delivers = "image_registry" in answers or answers.get("pool_type") != "docker"
     boxed = "image_registry" in answers
     assert ("deploy" in called) == ("drift" in called) == delivers
+    assert ("destroy ARGS=--yes" in called) == (boxed and (ci, answers["image_registry"]) != ("gitlab", AZURE))
     assert all((target in called) == boxed for target in ("published", "scan push", "deploy ARGS=--skip-build"))
+
+
+# --- previews --------------------------------------------------------------------------------------------------
+
+
+def previews(ci: str, render: Render) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Return the project, and the jobs or stages that make and remove a preview."""
+    project, content = pipeline(ci, {"pool_type": "docker", "image_registry": "owner"}, render)
+    if ci == "gitlab":
+        return project, content["preview"], content["remove-preview"]
+    ((asked, stages),) = content["stages"][-1].items()
+    assert content["variables"]["PREVIEWS"] == "false"
+    assert asked == "${{ if eq(variables.PREVIEWS, 'true') }}"
+    return project, *stages
+
+
+def test_gitlab_makes_a_preview_when_told_to_and_never_for_a_fork(render: Render) -> None:
+    _, make, remove = previews("gitlab", render)
+    _, content = pipeline("gitlab", {"pool_type": "docker", "image_registry": "owner"}, render)
+    (rule,) = make["rules"]
+    assert rule["if"].split(" && ") == [
+        '$PREVIEWS == "true"',
+        '$CI_PIPELINE_SOURCE == "merge_request_event"',
+        "$CI_MERGE_REQUEST_SOURCE_PROJECT_ID == $CI_PROJECT_ID",
+    ]
+    assert content["preview-image"]["rules"] == [rule]
+    assert content["preview-image"]["environment"]["action"] == "prepare"
+    assert make["environment"]["on_stop"] == "remove-preview"
+    assert remove["rules"] == [rule | {"when": "manual", "allow_failure": True}]
+    assert remove["environment"] == {"name": make["environment"]["name"], "action": "stop"}
+    assert {str(content[name]["variables"]) for name in ("preview", "preview-image", "remove-preview")} == {
+        "{'PREVIEW': 'mr-$CI_MERGE_REQUEST_IID', 'IMAGE_TAG': 'mr-$CI_MERGE_REQUEST_IID-$CI_COMMIT_SHA'}"
+    }
+
+
+def test_azure_makes_a_preview_when_told_to_and_never_for_a_fork(render: Render) -> None:
+    _, make, remove = previews("azure-devops", render)
+    assert make["dependsOn"] == "check"
+    assert "eq(variables['Build.Reason'], 'PullRequest')" in make["condition"]
+    assert "ne(variables['System.PullRequest.IsFork'], 'True')" in make["condition"]
+    assert remove["dependsOn"] == []  # that production has drifted keeps no preview alive
+    assert remove["condition"] == "eq(variables['Build.Reason'], 'Schedule')"
+    groups = [one["group"] for stage in (make, remove) for one in stage["variables"] if "group" in one]
+    assert groups == ["preview", "preview"]
+
+
+class Requests(BaseHTTPRequestHandler):
+    """The pull requests of a repository: one is closed."""
+
+    def do_GET(self) -> None:
+        known = "s3cret" in f"{self.headers}" and self.path.split("?")[0].endswith(
+            ("/pullRequests/7", "/pullRequests/12")
+        )
+        body = json.dumps({"status": "completed" if "/12?" in self.path else "active"}).encode()
+        self.send_response(200 if known else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("token", ["s3cret", "wrong"])
+def test_azure_removes_the_previews_of_closed_pull_requests(token: str, render: Render, tmp_path: Path) -> None:
+    _, _, remove = previews("azure-devops", render)
+    (script,) = [step["bash"] for step in steps(remove) if "bash" in step]
+    standing = [{"tags": ["preview", f"project:{name}"]} for name in ("my-flows-pr-7", "my-flows-pr-12", "other-pr-12")]
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name, text in {
+        ".venv/bin/prefect": f"echo '{json.dumps([*standing, standing[1], {'tags': []}])}'",
+        "make": 'echo "$PREVIEW $*"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", "utf-8")
+        (tmp_path / name).chmod(0o755)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Requests)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SYSTEM_COLLECTIONURI": f"http://127.0.0.1:{server.server_port}/",
+        "SYSTEM_TEAMPROJECTID": "p",
+        "BUILD_REPOSITORY_ID": "r",
+        "TOKEN": token,
+    }
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True)
+    server.shutdown()
+    if token == "s3cret":
+        assert (done.returncode, done.stdout) == (0, "pr-12 destroy ARGS=--yes\n"), done.stderr
+    else:
+        assert done.returncode != 0
+        assert "destroy" not in done.stdout  # nobody said that it is closed
 
 
 # --- the plan as a comment, changed in place ----------------------------------------------------------------
