@@ -73,6 +73,7 @@ def environment(port: int, receiver: str) -> dict[str, str]:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_API_URL": "/api",  # of the page itself: a forwarded port has another address
         "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
 
