@@ -26,10 +26,15 @@ COMMANDS = """
 import json
 import typer.main
 from ops.__main__ import app
-for name, command in typer.main.get_command(app).commands.items():
-    params = [[(p.opts[0] if p.param_type_name == "option" else p.name.upper()), getattr(p, "help", None) or ""]
-              for p in command.params if p.name != "help"]
-    print(json.dumps([name, command.help or "", params]))
+def tell(commands, group=""):
+    for name, command in commands.items():
+        if inner := getattr(command, "commands", None):
+            tell(inner, f"{group}{name} ")
+            continue
+        params = [[(p.opts[0] if p.param_type_name == "option" else p.name.upper()), getattr(p, "help", None) or ""]
+                  for p in command.params if p.name != "help"]
+        print(json.dumps([group + name, command.help or "", params]))
+tell(typer.main.get_command(app).commands)
 """
 
 
@@ -116,7 +121,7 @@ def settings_page() -> str:
         for name, said, default in settings_of(files[".env.example"].content.decode()):
             one = found.setdefault(name, Found(about=said, default=default))
             one.rows.add(row)
-    lines = ["# Settings\n\n", GENERATED]
+    lines = ["---\nhide: [toc]\n---\n\n# Settings\n\n", GENERATED]  # the table has its place
     lines.append(
         "\nWhat comes from outside of the repository: a variable of the environment wins over the file `.env`, which Git"
         " ignores. `.env.example` of a project has those that its answers need; `make dev` and the tests need none.\n\n"
@@ -128,10 +133,11 @@ def settings_page() -> str:
     return "".join(lines)
 
 
-def commands() -> list[list[Any]]:
-    """Return the commands of `ops` in a default project: name, help, parameters with their help."""
+@cache
+def commands_of(row: int) -> list[list[Any]]:
+    """Return the commands of a project's `ops`: name, help, parameters with their help."""
     with tempfile.TemporaryDirectory() as scratch:
-        for name, file in projects()[0][1].items():
+        for name, file in projects()[row][1].items():
             path = Path(scratch, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.content)
@@ -141,14 +147,35 @@ def commands() -> list[list[Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def commands() -> dict[str, tuple[Found, list[Any]]]:
+    """Return the commands of `ops` of all projects by their name, with their parameters."""
+    first: dict[tuple[bytes, bool], int] = {}  # of projects with the same commands: those on alerts need the setting
+    found: dict[str, tuple[Found, list[Any]]] = {}
+    for row, (_, files) in enumerate(projects()):
+        same = files["ops/__main__.py"].content, b"runbook_url" in files["ops/settings.py"].content
+        for name, text, parameters in commands_of(first.setdefault(same, row)):
+            found.setdefault(name, (Found(about=" ".join(text.split())), parameters))[0].rows.add(row)
+    return found
+
+
+def targets() -> dict[str, Found]:
+    """Return the targets of `make` of all projects."""
+    found: dict[str, Found] = {}
+    for row, (_, files) in enumerate(projects()):
+        for file in (file for name, file in files.items() if name == "Makefile" or name.endswith(".mk")):
+            for name, text in re.findall(r"(?m)^([a-z-]+):.*?## (.*)$", file.content.decode()):
+                found.setdefault(name, Found(about=text.replace("|", r"\|"))).rows.add(row)
+    return found
+
+
 def commands_page() -> str:
-    lines = ["# Commands\n\n", GENERATED, "\n## make\n\n| Command | What it does |\n| --- | --- |\n"]
-    makefile = projects()[0][1]["Makefile"].content.decode()
-    for name, text in re.findall(r"(?m)^([a-z-]+):.*?## (.*)$", makefile):
-        lines.append(f"| `make {name}` | {text.replace('|', chr(92) + '|')} |\n")
+    lines = ["# Commands\n\n", GENERATED, "\n## make\n\n"]
+    lines.append("| Command | What it does | In projects where |\n| --- | --- | --- |\n")
+    lines += [f"| `make {name}` | {one.about} | {when(one.rows)} |\n" for name, one in targets().items()]
     lines.append("\n## python -m ops\n\nWith `.venv/bin/python` of the project. `make` calls the same.\n")
-    for name, text, parameters in commands():
-        lines.append(f"\n### `{name}`\n\n{' '.join(text.split())}\n")
+    for name, (one, parameters) in commands().items():
+        where = when(one.rows)
+        lines.append(f"\n### `{name}`\n\n{one.about}{'' if where == 'always' else f' In projects where {where}.'}\n")
         if parameters:
             lines.append("\n| Parameter | Meaning |\n| --- | --- |\n")
             lines += [f"| `{option}` | {' '.join(told.split())} |\n" for option, told in parameters]
