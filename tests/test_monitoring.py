@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,23 @@ def test_what_is_off_is_not_there(project: Path) -> None:
     assert not (project / "observability").exists()
     assert DEFAULTS["observability"] == ()
     assert allowed("observability", DEFAULTS) == CHOICES["observability"]
+
+
+PRINTS = """
+import logging
+import runtime
+from prefect.logging.handlers import PrefectConsoleHandler
+for _ in range(2):
+    PrefectConsoleHandler().emit(logging.makeLogRecord({"msg": "on we go"}))
+print("to the end")
+"""
+
+
+def test_a_run_goes_on_without_the_worker_that_reads_what_it_prints(project: Path) -> None:
+    command = [sys.executable, "-c", PRINTS]
+    run = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout
+    assert run.stderr
+    run.stdout.close()
+    run.stderr.close()
+    assert run.wait(60) == 0

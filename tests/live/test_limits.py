@@ -2,10 +2,12 @@
 
 import json
 import subprocess
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_live import end_of, eventually, start_run
 
 pytestmark = pytest.mark.live
 
@@ -105,6 +107,44 @@ def test_a_missing_limit_fails_loudly(crowd: dict[str, Any]) -> None:
     assert "nobody-made-this" in crowd["why"]
 
 
+@pytest.fixture(scope="module")
+def held(api: Any) -> dict[str, list[dict[str, Any]]]:
+    """Runs that the worker of `make dev` was given at once, more than the limits of deployments and pool let start."""
+    pool = api("GET", "/work_pools/my-flows")
+    asked = {name: [start_run(api, f"slow/{name}", seconds=4) for _ in range(2)] for name in ("alone", "queued")}
+    try:
+        told = eventually(lambda: waiting(api, asked["queued"]), 60, "run that waits for its deployment")
+        api("PATCH", "/work_pools/my-flows", {"concurrency_limit": 2})  # meanwhile: it asks again after 30 seconds
+        asked["slow"] = [start_run(api, "slow/slow", seconds=2) for _ in range(4)]
+        for run in chain.from_iterable(asked.values()):
+            end_of(api, run, 180)
+    finally:
+        api("PATCH", "/work_pools/my-flows", {"concurrency_limit": pool["concurrency_limit"]})
+    ended = {name: [api("GET", f"/flow_runs/{run['id']}") for run in runs] for name, runs in asked.items()}
+    return ended | {"waited": told}
+
+
+def waiting(api: Any, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = [api("GET", f"/flow_runs/{run['id']}") for run in runs]
+    return [run for run in found if run["state_name"] == "AwaitingConcurrencySlot"]
+
+
 def most_at_once(runs: list[dict[str, Any]]) -> int:
     spans = [(run["start_time"], run["end_time"]) for run in runs if run["start_time"]]
     return max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
+
+
+def test_a_worker_keeps_the_limit_of_its_pool(held: dict[str, list[dict[str, Any]]]) -> None:
+    assert {run["state_name"] for run in held["slow"]} == {"Completed"}
+    assert most_at_once(held["slow"]) == 2
+
+
+def test_a_run_too_many_of_a_deployment_waits_its_turn(held: dict[str, list[dict[str, Any]]]) -> None:
+    assert len(held["waited"]) == 1
+    assert [run["state_name"] for run in held["queued"]] == ["Completed", "Completed"]
+    assert most_at_once(held["queued"]) == 1
+
+
+def test_a_run_too_many_of_a_deployment_is_cancelled_where_it_says_so(held: dict[str, list[dict[str, Any]]]) -> None:
+    assert sorted(run["state_name"] for run in held["alone"]) == ["Cancelled", "Completed"]
+    assert most_at_once(held["alone"]) == 1
