@@ -205,6 +205,86 @@ def test_azure_removes_the_previews_of_closed_pull_requests(token: str, render: 
         assert "destroy" not in done.stdout  # nobody said that it is closed
 
 
+# --- updates of the template ------------------------------------------------------------------------------------
+
+
+class Pulls(BaseHTTPRequestHandler):
+    """Takes new pull requests."""
+
+    seen: list[dict[str, str]]
+
+    def do_POST(self) -> None:
+        self.seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(201 if "s3cret" in f"{self.headers}" and "/pullrequests?" in self.path else 401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_an_update_is_proposed_once(ci: str, render: Render, tmp_path: Path) -> None:
+    def git(*arguments: str | Path) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *arguments]
+        return subprocess.run(command, cwd=work, capture_output=True, text=True, check=True).stdout
+
+    def update() -> tuple[int, str]:
+        with (work / ".copier-answers.yml").open("a", encoding="utf-8") as file:
+            file.write("_commit: v0.9.0\n")
+        done = subprocess.run(["bash", *flags, script], cwd=work, env=env, capture_output=True, text=True)
+        git("checkout", "--quiet", "main")
+        return done.returncode, done.stdout + done.stderr
+
+    project, content = pipeline(ci, {}, render)
+    flags = ["-eo", "pipefail", "-c"] if ci == "gitlab" else ["-c"]  # as each runs a step
+    script = next(text for text in shells(ci, content).values() if "Update from the template: " in text)
+    script = script.removeprefix("make update ARGS=--defaults\n")
+    work, pushed = shutil.copytree(project, tmp_path / "work"), tmp_path / "pushed.git"
+    git("init", "--quiet", "--initial-branch", "main")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "A commit")
+    git("init", "--quiet", "--bare", pushed)
+    git("--git-dir", pushed, "config", "receive.advertisePushOptions", "true")
+    hook = pushed / "hooks/post-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nenv | grep ^GIT_PUSH_OPTION_ | sort > options\n", "utf-8")
+    hook.chmod(0o755)
+    Pulls.seen = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pulls)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "CI_PROJECT_URL": f"file://{pushed}".removesuffix(".git"),
+        "UPDATE_TOKEN": "s3cret",
+        "TOKEN": "s3cret",
+        "BUILD_REPOSITORY_URI": f"file://{pushed}",
+        "BUILD_SOURCEBRANCH": "refs/heads/main",
+        "SYSTEM_COLLECTIONURI": f"http://127.0.0.1:{server.server_port}/",
+        "SYSTEM_TEAMPROJECTID": "p",
+        "BUILD_REPOSITORY_ID": "r",
+    }
+    done = subprocess.run(["bash", *flags, script], cwd=work, env=env, capture_output=True, text=True)
+    assert done.stdout.startswith("Up to date"), done.stderr
+    code, told = update()
+    assert (code, "s3cret" in told) == (0, False), told
+    assert ".copier-answers.yml" in git("--git-dir", pushed, "show", "--stat", "template-update-v0.9.0")
+    if ci == "gitlab":
+        options = (pushed / "options").read_text("utf-8")
+        assert "=merge_request.create\n" in options
+        assert "=merge_request.title=Update from the template: v0.9.0\n" in options
+    else:
+        (pull,) = Pulls.seen
+        assert pull["sourceRefName"] == "refs/heads/template-update-v0.9.0"
+        assert pull["targetRefName"] == "refs/heads/main"
+    code, told = update()
+    assert code == 0
+    assert "Proposed before: " in told
+    assert len(Pulls.seen) == (ci != "gitlab")
+    server.shutdown()
+
+
 # --- the plan as a comment, changed in place ----------------------------------------------------------------
 
 
@@ -282,11 +362,10 @@ def test_the_plan_is_a_comment_that_is_changed_in_place(
     else:
         (job,) = [job for job in content["stages"][0]["jobs"] if job["job"] == "plan"]
         parts = [step["bash"] for step in job["steps"] if "bash" in step]
+    flags = ["-eo", "pipefail", "-c"] if ci == "gitlab" else ["-c"]  # as each runs a step
     for _ in range(2):
         for number, text in enumerate(parts):
-            done = subprocess.run(
-                ["bash", "-eo", "pipefail", "-c", text], cwd=tmp_path, env=env, capture_output=True, text=True
-            )
+            done = subprocess.run(["bash", *flags, text], cwd=tmp_path, env=env, capture_output=True, text=True)
             assert (done.returncode != 0) == (fails and number == 0), done.stdout + done.stderr
             assert "s3cret" not in done.stdout + done.stderr
     assert len(Api.kept) == 2  # one of somebody else, and ours
