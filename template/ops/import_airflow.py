@@ -256,7 +256,7 @@ class Connection:
         self.comment = found.get("description") or ""
         port = found.get("port")
         if not re.fullmatch("[0-9]{0,5}", str(port or "")):
-            raise NotImported("its port is no number")
+            raise NotImported("has a port that is no number")
         named = {name: found.get(name) for name in ("host", "login", "password", "schema")}
         self.fields: dict[str, Any] = {name: str(value) for name, value in named.items() if value not in (None, "")}
         self.fields |= {"port": int(port)} if port else {}

@@ -126,7 +126,7 @@ def test_what_was_changed_by_hand_stays(run: Importer) -> None:
     ("kind", "entry", "told"),
     [
         ("connections", {"host": "hush-hush"}, "has no conn_type"),
-        ("connections", {"conn_type": "ftp", "port": "hush-hush"}, "its port is no number"),
+        ("connections", {"conn_type": "ftp", "port": "hush-hush"}, "has a port that is no number"),
         ("connections", ["hush-hush"], "has no conn_type"),
         ("connections", "{hush-hush", "is neither JSON nor a URI"),
         ("connections", "http://[hush-hush", "is no URI that can be read"),
