@@ -49,7 +49,7 @@ docs: .venv/.synced ## The site with its configurator, in build/site; a broken l
 	@.venv/bin/python scripts/docs.py
 
 bench: .venv/.synced ## Benchmarks: ratios measured on this machine
-	@for each in copier_copy first_run ops_apply task_runners server_load first_preview; do \
+	@for each in copier_copy project_check first_run ops_apply task_runners server_load first_preview; do \
 	  .venv/bin/python benchmarks/$$each.py || exit 1; done
 
 raise: ## Raise the day as of which packages are resolved: make raise DATE=2027-01-31

@@ -4,10 +4,14 @@ The floor is Jinja2 alone: the same templates with the same answers, rendered an
 run, taking turns; medians of processor seconds and their ratio. Processes are started anew each time, as by a user; to
 tell what Copier's own import costs, that is timed, too, and a copy inside one process.
 
-    .venv/bin/python benchmarks/copier_copy.py
+    .venv/bin/python benchmarks/copier_copy.py [COMMAND ...]
+
+Each COMMAND renders another template, so that it can be compared; {} stands for the new folder:
+'copier copy --defaults --quiet OTHER {}', 'cookiecutter --no-input --output-dir {} OTHER'.
 """
 
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -97,9 +101,18 @@ def main() -> None:
     def nothing(_: Path) -> None:
         run(sys.executable, "-c", "import copier")
 
+    def peer(command: str) -> Callable[[Path], None]:
+        def render(folder: Path) -> None:
+            folder.mkdir(parents=True)
+            program, *arguments = shlex.split(command.replace("{}", str(folder)))
+            run(sys.executable, "-m", program, *arguments)
+
+        render.__name__ = f"peer-{sys.argv.index(command)}"
+        return render
+
     found: dict[str, list[float]] = {}
     for number in range(TIMES):
-        for action in (floor, copy, update, nothing, inside):
+        for action in (floor, copy, update, nothing, inside, *map(peer, sys.argv[1:])):
             times = found.setdefault(action.__name__, [])
             times.append(seconds(action, scratch / f"{action.__name__}-{number}" / "my-flows"))
     medians = {name: statistics.median(times) for name, times in found.items()}
@@ -112,6 +125,11 @@ def main() -> None:
         "update": "copier update, a process",
     }.items():
         print(f"{meant:25} {medians[name]:.2f} s   {medians[name] / medians['floor']:.1f} x the floor")
+    for number, command in enumerate(sys.argv[1:], 1):
+        files = sum(path.is_file() for path in (scratch / f"peer-{number}-0").rglob("*"))
+        took = medians[f"peer-{number}"]
+        print(f"{took:.2f} s   {1000 * took / files:.0f} ms a file of {files}   {command}")
+    print(f"this template: {1000 * medians['copy'] / (len(names) + 1):.0f} ms a file")
     shutil.rmtree(scratch)
 
 
