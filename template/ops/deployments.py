@@ -53,6 +53,8 @@ class Schedule(Strict):
     def check_kind(self) -> "Schedule":
         if sum(value is not None for value in (self.cron, self.interval, self.rrule)) != 1:
             raise ValueError("needs exactly one of cron, interval and rrule")
+        if self.cron and len(self.cron.split()) == 6:
+            raise ValueError("cron has five fields; of six, the last would be the seconds")
         if self.interval and not self.anchor_date:
             raise ValueError("interval needs an anchor_date, else each deploy moves its phase")
         self.prefect_schedule()

@@ -107,6 +107,7 @@ FAULTS: list[tuple[str, Fields]] = [
     ("concurrency_limit", {"concurrency_limit": 0}),
     ("concurrency_limit", {"concurrency_limit": {"limit": 0}}),
     ('Invalid cron string: "61 * * * *"', {"schedules": [{"cron": "61 * * * *"}]}),
+    ("cron has five fields", {"schedules": [{"cron": "0 0 2 * * *"}]}),
     ('Invalid timezone: "Mars/X"', {"schedules": [{"cron": "0 2 * * *", "timezone": "Mars/X"}]}),
     ("interval needs an anchor_date", {"schedules": [{"interval": 3600}]}),
     ("needs exactly one of cron, interval and rrule", {"schedules": [{"interval": 60, "cron": "0 2 * * *"}]}),
