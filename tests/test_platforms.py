@@ -378,16 +378,17 @@ def test_the_plan_is_a_comment_that_is_changed_in_place(
 
 
 @pytest.mark.parametrize("ci", FILES)
-def test_without_settings_there_is_no_plan(ci: str, render: Render, tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", ["No plan", "Not compared"])
+def test_without_settings_there_is_nothing_to_compare(ci: str, told: str, render: Render, tmp_path: Path) -> None:
     _, content = pipeline(ci, {}, render)
-    text = next(text for text in shells(ci, content).values() if "No plan: " in text)
+    text = next(text for text in shells(ci, content).values() if f"{told}: " in text)
     text = text.removeprefix("make .venv/.synced\n")
     for url in ("", "$(PREFECT_API_URL)"):
         if url and ci == "gitlab":
             continue
         env = {"PATH": os.environ["PATH"], "PREFECT_API_URL": url}
         done = subprocess.run(["bash", "-e", "-c", text], cwd=tmp_path, env=env, capture_output=True, text=True)
-        assert (done.returncode, done.stdout.split(":")[0]) == (0, "No plan"), done.stderr
+        assert (done.returncode, done.stdout.split(":")[0]) == (0, told), done.stderr
 
 
 @pytest.mark.parametrize("ci", ["github", *FILES])
