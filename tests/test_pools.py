@@ -178,8 +178,9 @@ def test_make_installs_what_helm_accepts(backend: str, render: Render, helm: str
     assert "additional properties 'workpool' not allowed" in refused.stderr
 
 
-def test_cloudformation_knows_what_is_in_infra(render: Render) -> None:
-    found = lint_all((render(pool_type="ecs") / "infra/ecs.yaml").read_text("utf-8"))
+@pytest.mark.parametrize("store", ["prefect", "environment", "aws-secrets-manager"])
+def test_cloudformation_knows_what_is_in_infra(store: str, render: Render) -> None:
+    found = lint_all((render(pool_type="ecs", secrets_backend=store) / "infra/ecs.yaml").read_text("utf-8"))
     assert [str(match) for match in found if match.rule.id[0] in "EW"] == []
 
 
@@ -236,6 +237,32 @@ def test_pools_fit_their_workers_and_misspelt_job_variables_are_found(
                 f"deployment {name}: unknown job variable evn, did you mean env?"
                 for name in ("etl-daily", "ml-training")
             ], answers
+
+
+@pytest.mark.parametrize("pool", [name for name, row in POOLS.items() if row.get("lists_secrets")])
+def test_the_work_pool_refers_to_the_secrets_of_runs(
+    pool: str, render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setenv("IMAGE_TAG", "1")
+    monkeypatch.setattr(google.auth, "default", lambda *_, **__: (AnonymousCredentials(), "project"))
+    project = render(pool_type=pool, secrets_backend="environment", database="postgresql")
+    with monkeypatch.context() as patch, imported(project, patch) as module:
+        declared_pools = declared(module).objects["work pool"].values()
+        jobs = [fits_its_worker(one["base_job_template"], POOLS[pool]["worker"]) for one in declared_pools]
+    assert len(jobs) == 2
+    for job in jobs:
+        if pool == "ecs":
+            (container,) = job["task_definition"]["containerDefinitions"]
+            assert container["secrets"] == [
+                {"name": "ETL_SOURCE_TOKEN", "valueFrom": "/my-flows/etl-source-token"},
+                {"name": "DATABASE_PASSWORD", "valueFrom": "/my-flows/database-password"},
+            ]
+        else:
+            assert job["env_from_secrets"] == {
+                "ETL_SOURCE_TOKEN": {"secret": "my-flows-etl-source-token", "version": "latest"},
+                "DATABASE_PASSWORD": {"secret": "my-flows-database-password", "version": "latest"},
+            }
 
 
 def other_defaults(pool: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

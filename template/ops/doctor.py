@@ -65,6 +65,7 @@ async def findings() -> AsyncIterator[Finding]:
     declared, faults = None, []
     try:
         settings = Settings()
+        os.environ |= settings.for_runs()
         declared = Declared(settings)
         yield True, f"environment {settings.prefect_env}"
         for finding in () if ENVIRONMENTS[settings.prefect_env].local else try_settings():
@@ -188,8 +189,8 @@ async def try_workers(client: PrefectClient, pool: str) -> Finding:
 async def guard(client: PrefectClient) -> Finding:
     """Return whether a stranger is refused by the server, which gives the content of blocks to whoever reaches it."""
     async with httpx.AsyncClient(timeout=10) as stranger:
-        answer = await stranger.get(f"{client.api_url}/admin/version")
-    if not answer.is_success:
+        answer = await stranger.get(client.api_url.join("admin/version"))
+    if answer.status_code in (401, 403):
         return True, "the API asks for a password"
     here = client.api_url.host in ("127.0.0.1", "localhost", "::1")
     remedy = "" if here else ", and with it the content of blocks: set PREFECT_SERVER_API_AUTH_STRING on the server"

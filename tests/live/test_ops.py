@@ -531,7 +531,7 @@ def test_automations_made_twice_are_pruned(applied: Project, server: Server) -> 
 
 @pytest.fixture
 def proxy(request: pytest.FixtureRequest, server: Server) -> Iterator[str]:
-    """The address of the server behind a proxy that tells the version in the test's parameter."""
+    """The address of the server behind a proxy that tells the version in the test's parameter and asks for no password."""
 
     class Proxy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -553,9 +553,9 @@ def proxy(request: pytest.FixtureRequest, server: Server) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    proxy = ThreadingHTTPServer(("127.0.0.2", 0), Proxy)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{proxy.server_port}/api"
+    yield f"http://127.0.0.2:{proxy.server_port}/api"
     proxy.shutdown()
 
 
@@ -582,6 +582,28 @@ def test_a_key_that_is_refused(ops: Project) -> None:
 
 
 # --- secrets -----------------------------------------------------------------------------------------
+
+
+def test_a_rotated_secret_changes_its_block_and_nothing_else(applied: Project, server: Server) -> None:
+    rotated = {"ETL_SOURCE_TOKEN": "canary4712"}
+    paths = ("work_pools", "v2/concurrency_limits", "variables", "block_documents", "deployments", "automations")
+    before = {one["id"]: one for path in paths for one in server("POST", f"/{path}/filter", {})}
+    block = find(server, "/block_documents", name="etl-source-token")
+    plan = applied("plan", **rotated)
+    tells(
+        plan,
+        "~ block secret/etl-source-token",
+        "data.value changes",
+        f"0 to create, 1 to update, {DECLARED - 1} unchanged, 0 not declared any more",
+    )
+    assert succeeds(applied("apply", "--yes", **rotated)).writes == [
+        "POST /api/block_documents/",  # Prefect asks whether it is new
+        f"PATCH /api/block_documents/{block['id']}",
+    ]
+    after = {one["id"]: one for path in paths for one in server("POST", f"/{path}/filter", {})}
+    assert {id for id in before | after if before.get(id) != after.get(id)} == {block["id"]}
+    found = server("GET", f"/block_documents/{block['id']}?include_secrets=true")
+    assert found["data"] == {"value": "canary4712"}
 
 
 def test_secrets_never_show(applied: Project, server: Server) -> None:
@@ -686,6 +708,7 @@ def test_doctor_on_a_sound_project(applied: Project, server: Server) -> None:
         "ok    environment prod",
         "ok    .env and the environment set all that .env.example asks for",
         f"ok    the Prefect API at {server.url} answers, and takes the credentials",
+        "ok    the API asks for a password",
         "ok    server and client have the same minor version",
         "ok    work pool: 1 as declared",
         "ok    block: 5 as declared",
@@ -729,3 +752,13 @@ def test_doctor_goes_on_when_one_thing_cannot_be_told(ops: Project) -> None:
     assert any(line.startswith("wrong SLA_MINUTES: ") for line in unfit.lines)
     assert any("answers, and takes the credentials" in line for line in unfit.lines)
     tells(ops("doctor"), "wrong work pool my-flows is not there yet: make deploy")
+
+
+@pytest.mark.parametrize("proxy", ["3.8.8"], indirect=True)
+def test_doctor_tells_of_an_api_that_is_open_to_everybody(proxy: str, ops: Project) -> None:
+    """It is not at localhost, which `make dev` leaves open, but at another address of this machine."""
+    tells(
+        ops.run("doctor", PREFECT_API_URL=proxy),
+        "wrong the API answers without a password, and with it the content of blocks: set"
+        " PREFECT_SERVER_API_AUTH_STRING on the server",
+    )

@@ -18,7 +18,7 @@ import yaml
 from answers import Render
 from moto.ecs.models import EC2ContainerServiceBackend
 from moto.server import ThreadedMotoServer
-from ops_server import AUTH, SETTINGS, Server, free_port
+from ops_server import AUTH, SECRET, SETTINGS, Server, free_port
 
 from demo import without_prefect_settings
 
@@ -194,7 +194,7 @@ def runs(ecs: Any) -> list[dict[str, Any]]:
 
 
 def test_ecs_worker_runs_the_declared_task(server: Server, render: Render, aws: dict[str, str]) -> None:
-    folder = render(pool_type="ecs", image_registry="", project_name="tasks")
+    folder = render(pool_type="ecs", image_registry="", project_name="tasks", secrets_backend="environment")
     vpc = boto3.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
     subnets = [one["SubnetId"] for one in boto3.client("ec2").describe_subnets()["Subnets"]][:2]
     secret = boto3.client("secretsmanager").create_secret(Name="prefect-api", SecretString=AUTH)["ARN"]
@@ -237,7 +237,16 @@ def test_ecs_worker_runs_the_declared_task(server: Server, render: Render, aws: 
     boto3.client("iam").get_role(RoleName="tasks-execution")
     (container,) = definition["containerDefinitions"]
     assert container["image"] == "tasks:1"
-    assert container["secrets"] == [{"name": "PREFECT_API_AUTH_STRING", "valueFrom": secret}]
+    assert container["secrets"] == [
+        {"name": "ETL_SOURCE_TOKEN", "valueFrom": "/tasks/etl-source-token"},
+        {"name": "PREFECT_API_AUTH_STRING", "valueFrom": secret},
+    ]
+    policy = boto3.client("iam").get_role_policy(RoleName="tasks-execution", PolicyName="start-tasks")
+    may_read = {statement["Action"]: statement["Resource"] for statement in policy["PolicyDocument"]["Statement"][-2:]}
+    assert may_read == {
+        "secretsmanager:GetSecretValue": secret,
+        "ssm:GetParameters": "arn:aws:ssm:eu-west-1:123456789012:parameter/tasks/*",
+    }
     assert container["logConfiguration"]["options"] == {
         "awslogs-create-group": "false",
         "awslogs-group": "/ecs/tasks",
@@ -249,7 +258,9 @@ def test_ecs_worker_runs_the_declared_task(server: Server, render: Render, aws: 
     assert overrides["containerOverrides"][0]["command"] == ["python", "-m", "prefect.engine"]
     variables = {one["name"]: one["value"] for one in overrides["containerOverrides"][0]["environment"]}
     assert variables["PREFECT__FLOW_RUN_ID"] == run
-    assert AUTH not in json.dumps([task, definition], default=str)
+    shown = json.dumps([task, definition], default=str)
+    assert AUTH not in shown
+    assert SECRET not in shown  # of ETL_SOURCE_TOKEN, which the worker's own environment has
     project.destroy()
 
 
