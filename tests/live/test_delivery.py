@@ -174,7 +174,19 @@ def commit(origin: Path, file: str, old: str, new: str) -> str:
     return git(origin, "rev-parse", "HEAD")
 
 
-def test_a_change_goes_all_the_way_and_back(origin: Path, github: GitHub, servers: dict[str, Server]) -> None:
+def standing(github: GitHub, server: Server, folder: Path) -> list[str]:
+    """Return the pull requests of the previews that the pipeline for Azure finds on a server."""
+    if not folder.exists():
+        render(folder, "project_name=my-flows", "pool_type=docker", "image_registry=ghcr.io/me", "ci=azure-devops")
+    (find,) = re.findall(r'(?s)standing="\$\((.+?)\)"\n', (folder / "azure-pipelines.yml").read_text("utf-8"))
+    env = github.env | {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": AUTH}
+    done = subprocess.run(["bash", "-c", find], cwd=github.work, env=env, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_a_change_goes_all_the_way_and_back(
+    origin: Path, github: GitHub, servers: dict[str, Server], tmp_path: Path
+) -> None:
     staging, prod = servers["staging"], servers["prod"]
     first = git(origin, "rev-parse", "HEAD")
 
@@ -223,9 +235,11 @@ def test_a_change_goes_all_the_way_and_back(origin: Path, github: GitHub, server
         "cron": ["0 3 * * *"],
         "active": [False],
     }
+    assert standing(github, staging, tmp_path / "azure") == ["7"]
     closed = PULL_REQUEST | {"github.event.action": "closed"}
     assert github("ci", "pull_request", sha=second, **closed)["remove-preview"] == "success", github.told[-1]
     assert deployed(staging) == on_staging
+    assert standing(github, staging, tmp_path / "azure") == []
 
     # Merged: both servers have it.
     git(origin, "switch", "--quiet", "main")
