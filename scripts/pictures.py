@@ -1,12 +1,13 @@
-"""Make the pictures of the documents: the configurator, Prefect's interface and the first minute in a terminal, all real.
+"""Make the pictures of the documents: the configurator, Prefect's interface, an alert and the first minute, all real.
 
 python scripts/pictures.py                  all of them, into docs/images
-python scripts/pictures.py configurator     one: configurator, or first-minute with the run
+python scripts/pictures.py configurator     one: configurator, first-minute with the run, or alert
 """
 
 import base64
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +19,10 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/live")]
+from ops_server import Server  # noqa: E402
+from receiver import Receiver  # noqa: E402
+
 from bootstrap import UPSTREAM  # noqa: E402
 from configurator import build  # noqa: E402
 from demo import Dev, render, run_deployment, without_prefect_settings  # noqa: E402
@@ -120,6 +124,58 @@ def interface(url: str) -> None:
         save(page, "run")
 
 
+MESSAGE = """<body style="margin:24px;font:15px/1.5 system-ui,sans-serif;color:#1d1c1d;background:#fff">
+<div style="border-left:4px solid {color};padding:2px 0 2px 14px;max-width:620px;overflow-wrap:anywhere">
+<b>{title}</b><div style="white-space:pre-wrap">{text}</div></div></body>"""
+
+
+def alert() -> None:
+    """Let a run fail, and take what Slack's receiver got and the page of the automation that sent it."""
+    env = without_prefect_settings(dict(os.environ))
+    with tempfile.TemporaryDirectory() as scratch:
+        project, home = Path(scratch, "my-flows"), Path(scratch, "server")
+        home.mkdir()
+        render(project, "alert_channels=[slack]", "alert_on=[failure]", "user_name=Data Team")
+        subprocess.run(["make", "--silent", ".venv/.synced"], cwd=project, env=env, check=True)
+        python = project / ".venv/bin/python"
+        receiver, server = Receiver(), Server(home, env)
+        receiver.start()
+        server.env |= {"PYTHONPATH": str(ROOT / "tests/live/redirect"), "TEST_RECEIVER": receiver.address}
+        server.env["PREFECT_UI_URL"] = ui = f"http://127.0.0.1:{server.port}"
+        del server.env["PREFECT_SERVER_API_AUTH_STRING"]  # else the interface asks for it
+        here = {"cwd": project, "env": env | receiver.settings() | {"PREFECT_API_URL": server.url}}
+        with server:
+            subprocess.run([python, "-m", "ops", "apply", "--yes"], check=True, **here)
+            worker = subprocess.Popen([python, "-m", "ops", "worker"], **here)
+            try:
+                deployment = server("GET", "/deployments/name/etl/etl-daily")
+                failing = {"parameters": {"source": "missing.csv"}}
+                server("POST", f"/deployments/{deployment['id']}/create_flow_run", failing)
+                deadline = time.monotonic() + 240
+                while not receiver.alerts:
+                    if time.monotonic() > deadline:
+                        raise TimeoutError("no alert arrived")
+                    time.sleep(0.5)
+                (automation,) = server("POST", "/automations/filter", {})
+                with chromium() as browser:
+                    page = browser.new_context(viewport={"width": 1280, "height": 760}).new_page()
+                    page.set_default_timeout(60_000)
+                    page.goto(f"{ui}/automations/automation/{automation['id']}")
+                    page.get_by_text(automation["name"]).first.wait_for()
+                    page.wait_for_timeout(5_000)
+                    save(page, "alert-automation")
+                    (attachment,) = receiver.alerts[0].body["attachments"]
+                    shown = {name: escape(attachment[name]) for name in ("color", "title", "text")}
+                    page.set_content(MESSAGE.format_map(shown))
+                    page.set_viewport_size(
+                        {"width": 700, "height": page.evaluate("Math.ceil(document.body.offsetHeight) + 48")}
+                    )
+                    save(page, "alert-message")
+            finally:
+                worker.terminate()
+                worker.wait()
+
+
 def shorten(text: str) -> str:
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 2]} …"
 
@@ -161,7 +217,7 @@ def terminal() -> None:
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    known: dict[str, Callable[[], None]] = {"configurator": configurator, "first-minute": terminal}
+    known: dict[str, Callable[[], None]] = {"configurator": configurator, "first-minute": terminal, "alert": alert}
     for name, make in known.items():
         if len(sys.argv) < 2 or name in sys.argv:
             make()

@@ -80,7 +80,8 @@ class Form:
 
 def describe(row: Answers) -> str:
     """Return a row of a table as the cell of a table in Markdown."""
-    text = row["title"] + (f"; its address is the setting `{row['setting']}`" if "setting" in row else "")
+    holds = "minutes are" if "minutes" in row else "address is"
+    text = row["title"] + (f"; its {holds} the setting `{row['setting']}`" if "setting" in row else "")
     return text.replace("|", r"\|")
 
 

@@ -11,7 +11,10 @@ from uuid import UUID, uuid5
 import pytest
 import yaml
 from answers import JINJA, ROOT, Answers, Render, completed
+from prefect._experimental.sla.objects import FrequencySla, LatenessSla, SlaTypes, TimeToCompletionSla
+from prefect.client.orchestration import PrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import TypeAdapter
 
 VARIED = ("ops/automations.py", "ops/blocks.py", "ops/settings.py")  # by the answers of this test
 CHANNELS = yaml.safe_load((ROOT / "data/channels.yml").read_text("utf-8"))
@@ -120,6 +123,22 @@ def test_prefect_cloud_sends_email_itself(load: Loaded) -> None:
     assert told.keys() == {"type", "emails", "subject", "body"}
 
 
+def test_sendgrid_takes_mail_by_smtp(load: Loaded) -> None:
+    """The address for SendGrid in docs/alerts.md."""
+    _, blocks, _ = load(alert_channels=("email",), alert_on=("failure",))
+    make, _ = blocks.CHANNELS["email"]
+    (mail,) = make(
+        "mailtos://apikey:SG.x_y-z@smtp.sendgrid.net?from=a@example.com&to=b@example.com", "failure"
+    )._apprise_client
+    assert (mail.smtp_host, mail.secure_mode, mail.user, mail.password) == (
+        "smtp.sendgrid.net",
+        "starttls",
+        "apikey",
+        "SG.x_y-z",
+    )
+    assert mail.targets == [(False, "b@example.com")]
+
+
 @pytest.mark.parametrize("tag", ["sla:30", "sla:", "sla:x30m", "fresh:1w", "pause-after:3", "pause-after:3/1d/2"])
 def test_a_tag_of_another_form_is_refused(load: Loaded, monkeypatch: pytest.MonkeyPatch, tag: str) -> None:
     modules = load(alert_channels=("webhook",), alert_on=("sla", "missing"))
@@ -142,3 +161,25 @@ def test_an_address_that_is_none_is_refused(load: Loaded, channel: str) -> None:
     make, _ = blocks.CHANNELS[channel]
     with pytest.raises(Exception, match=r".*"):
         assert len(make("nonsense", "failure")._apprise_client), "nothing can be sent"
+
+
+def test_prefect_cloud_has_slas_of_its_own(load: Loaded) -> None:
+    """Prefect calls this part of it experimental: here it is told when that moves."""
+    fields = {row["cloud_sla"] for row in KINDS.values() if "cloud_sla" in row}
+    types = {field: TypeAdapter(SlaTypes).validate_python({"name": field, field: 60}) for field in fields}
+    expected = {"duration": TimeToCompletionSla, "within": LatenessSla, "stale_after": FrequencySla}
+    assert {field: type(one) for field, one in types.items()} == expected
+    assert callable(PrefectClient.apply_slas_for_deployment)
+
+    automations, _, settings = load(alert_on=tuple(KINDS), prefect_backend="cloud")
+    tags = OBJECTS["deployment"]["etl/daily"]
+    assert automations.alert_tags(settings, tags) == tags["tags"], "not connected to it"
+    with temporary_settings({PREFECT_API_URL: CLOUD}):
+        given = {*automations.alert_tags(settings, tags)} - {*tags["tags"]}
+        usual = automations.alert_tags(settings, {"tags": []})
+        none = automations.alert_tags(settings, {"tags": ["sla:none"]})
+        preview = automations.alert_tags(settings.model_copy(update={"preview": "pr-1"}), {"tags": ["sla:none"]})
+    assert given == {"cloud-sla:duration=7200", "cloud-sla:within=600", "cloud-sla:stale_after=93600"}
+    assert usual == ["sla:default", "cloud-sla:duration=3600", "cloud-sla:within=600"]
+    assert none == ["sla:none", "cloud-sla:within=600"]
+    assert preview == ["sla:none"]

@@ -13,7 +13,7 @@ from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, ValidationError
 
 from ops import deployments
-from ops.automations import automations
+from ops.automations import alert_tags, automations
 from ops.blocks import BLOCKS
 from ops.environments import ENVIRONMENTS
 from ops.kinds import KINDS, Fields, automation_fields
@@ -81,8 +81,10 @@ class Declared:
         self.objects["deployment"], self.triggers, faults = deployments.load(environment, pools)
         self.faults += faults
         for deployment in self.objects["deployment"].values():
-            if "sla_minutes" in Settings.model_fields and not any(tag.startswith("sla:") for tag in deployment["tags"]):
-                deployment["tags"] = sorted([*deployment["tags"], "sla:default"])  # the SLA alert watches this tag
+            try:
+                deployment["tags"] = sorted(alert_tags(settings, deployment))
+            except OpsError as error:
+                self.faults += error.faults
             job_variables = deployment["job_variables"]
             job_variables["env"] = {**run_variables(settings), **(job_variables.get("env") or {})}
             if deployment["work_pool_name"] in local:
