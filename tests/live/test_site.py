@@ -249,3 +249,14 @@ def test_everybody_can_read_every_page(site: str, browser: Browser, scheme: str)
     assert not wrong, json.dumps(wrong, indent=2)
     assert not [url for url in asked if not url.startswith(site)]
     page.close()
+
+
+def test_search_finds_a_page(site: str, browser: Browser) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(SLOW)
+    page.goto(site, wait_until="networkidle")
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox", name="Search").fill("priority_weight")
+    page.get_by_text("Concept by concept").click()
+    page.wait_for_url("**/how-to/from-airflow/**")
+    page.close()
