@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from conftest import SLA_SECONDS
 
@@ -162,6 +163,11 @@ def test_nothing_of_the_callers_prefect_is_used(project: Path, env: dict[str, st
     assert [
         path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file() and "prefect" in str(path)
     ] == [".prefect/profiles.toml"]
+
+
+def test_the_ui_asks_the_address_of_its_own_page(api: Any) -> None:
+    root = api.env["PREFECT_API_URL"].removesuffix("/api")
+    assert httpx.get(f"{root}/ui-settings").json()["api_url"] == "/api"  # a forwarded port has another address
 
 
 def test_a_second_dev_is_refused(project: Path, env: dict[str, str], dev: Dev) -> None:
