@@ -1,9 +1,11 @@
 """The image is built from the rendered Dockerfile, and a Docker worker runs the flows in containers of it."""
 
+import gzip
 import os
 import re
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from engine import docker, missing, provide
-from ops_server import AUTH, SETTINGS, Server
+from ops_server import AUTH, SECRET, SETTINGS, Server
 
 from demo import Dev, render
 
@@ -22,6 +24,8 @@ import os
 from pathlib import Path
 
 from prefect import flow, get_run_logger
+
+from runtime.secrets import read_secret
 
 
 @flow
@@ -34,6 +38,7 @@ def probe() -> None:
     groups = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
     limit = next((file.read_text().strip() for file in groups if file.exists()), "")
     get_run_logger().info(f"uid={os.getuid()} app={told} memory={limit}")
+    get_run_logger().info("the token is %s", read_secret("etl-source-token").get_secret_value())
 """
 DEPLOYMENT = """
   - name: probe
@@ -96,6 +101,7 @@ def project(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
     assert found
     provide(found[1], folder.parent)
     (folder / "flows/probe.py").write_text(FLOW)
+    (folder / ".env").write_text(f"MY_PASSWORD={SECRET}\n")  # the environment has the others
     with (folder / "prefect.yaml").open("a") as file:
         file.write(DEPLOYMENT)
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
@@ -146,6 +152,8 @@ def test_flows_run_in_containers_of_the_image(project: Project) -> None:
         state, told = project.run("probe/probe")
         assert state == "Completed", f"{told}\n{log.read_text()[-3000:]}"
         assert f"uid=10001 app=Read-only file system memory={2 * 1024**3}" in told
+        assert "the token is ********" in told
+        assert SECRET not in told + log.read_text()
         state, told = project.run("etl/etl-daily")
         assert state == "Completed", f"{told}\n{log.read_text()[-3000:]}"
     with worker(project, "boxed-heavy") as log:
@@ -156,6 +164,31 @@ def test_flows_run_in_containers_of_the_image(project: Project) -> None:
     for tool in ("pip", "uv", "setuptools", "prefect_docker", "pytest", "sqlalchemy"):
         with pytest.raises(RuntimeError, match="No module named"):
             docker("run", "--rm", f"boxed:{commit}", "python", "-c", f"import {tool}")
+
+
+def found_in(archive: Path, *words: bytes) -> list[str]:
+    """Return the parts of a saved image, its layers and its configuration, that hold one of the words."""
+    found = []
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if part := tar.extractfile(member):
+                packed = part.read(2) == b"\x1f\x8b"
+                part.seek(0)
+                content = gzip.GzipFile(fileobj=part) if packed else part
+                last = b""
+                while block := content.read(1 << 24):
+                    if any(word in last + block for word in words):
+                        found.append(member.name)
+                    last = block[-100:]
+    return found
+
+
+def test_no_secret_is_in_the_image(project: Project, tmp_path: Path) -> None:
+    """Nor the credential of the API; .env and the environment of the build held them."""
+    (image,) = images()
+    docker("save", "--output", str(tmp_path / "image.tar"), image, timeout=300)
+    assert found_in(tmp_path / "image.tar", SECRET.encode(), AUTH.encode()) == []
+    assert found_in(tmp_path / "image.tar", b"def probe()")  # it looks into the layers
 
 
 def test_an_image_that_was_built_before_is_used(project: Project) -> None:
