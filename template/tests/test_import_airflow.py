@@ -26,7 +26,7 @@ CONNECTIONS = {
         "conn_type": "http",
         "host": "https://example.com/v2",
         "login": "me",
-        "password": "hush:hush",
+        "password": "hush:hush",  # pragma: allowlist secret
         "extra": "{}",
     },
     "test_ftp": {"conn_type": "ftp", "host": "example.com", "password": "it's \\ hush-hush", "port": 21, "extra": None},
@@ -80,7 +80,7 @@ def test_each_kind_is_recognised_and_declared(run: Importer, monkeypatch: pytest
         monkeypatch.setenv(name, value or "")
     made = runpy.run_path(str(run.root / "ops/imported.py"))
     blocks = {name: make(None) for name, make in made["BLOCKS"].items()}
-    assert blocks["test-api"].get() == {"base_url": "https://me:hush%3Ahush@example.com/v2"}
+    assert blocks["test-api"].get() == {"base_url": "https://me:hush%3Ahush@example.com/v2"}  # pragma: allowlist secret
     assert blocks["test-ftp"].get() == {"host": "example.com", "password": "it's \\ hush-hush", "port": 21}
     assert blocks["test-token"].get() == "hush-hush"
     assert {each.name: each.value for each in made["VARIABLES"]} == {"test_size": 500, "test_region": "eu"}
@@ -171,13 +171,14 @@ def test_a_file_that_cannot_be_used_stops_everything(run: Importer, name: str, c
 def test_env_files_in_both_of_their_forms(run: Importer) -> None:
     lines = [
         "# comment",
-        "test_uri=ftp://me:p%2Fw@example.com:21/folder?passive=yes",
+        "test_uri=ftp://me:p%2Fw@example.com:21/folder?passive=yes",  # pragma: allowlist secret
         'test_json={"conn_type": "ftp", "host": "example.com"}',
         "export AIRFLOW_CONN_TEST_PREFIX='ftp://example.com'",
         "AIRFLOW_VAR_TEST_SIZE=500",
     ]
     assert run("\n".join(lines), "export.env") == 0
-    uri = {"host": "example.com", "login": "me", "password": "p/w", "schema": "folder", "port": 21, "passive": "yes"}
-    assert json.loads(run.env["IMPORTED_TEST_URI"] or "") == uri
+    place = {"host": "example.com", "schema": "folder", "port": 21, "passive": "yes"}
+    login = {"login": "me", "password": "p/w"}  # pragma: allowlist secret
+    assert json.loads(run.env["IMPORTED_TEST_URI"] or "") == place | login
     assert {"test-json", "test-prefix"} <= {line.rpartition(" ")[2] for line in run.told}
     assert 'VariableCreate(name="test_size", value="500")' in run.code

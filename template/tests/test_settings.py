@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import SecretStr, ValidationError
 
 from ops.settings import ROOT, MissingSetting, Settings
@@ -65,9 +66,10 @@ def test_an_unknown_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def found_in(*files: str | Path) -> str:
-    """Return what looks like a secret in files, to the scanner of .pre-commit-config.yaml."""
-    options = ["--no-verify", "--disable-plugin", "KeywordDetector", "--disable-plugin", "BasicAuthDetector"]
-    options += ["--exclude-secrets", "/T000/B000/"]
+    """Return what looks like a secret in files, to the hook in .pre-commit-config.yaml."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"][0]["hooks"]
+    hook = next(hook for hook in hooks if hook["id"] == "secrets")
+    options = [*hook["entry"].split()[1:], *hook["args"]]
     command = [sys.executable, "-m", "detect_secrets.pre_commit_hook", *options, *map(str, files)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
 
@@ -79,8 +81,16 @@ def test_no_secret_is_committed() -> None:
     assert found_in(*committed) == ""
 
 
-@pytest.mark.parametrize("value", ["AKIA" + "Q7" * 8, "xoxb-" + "1234567890-" * 2 + "a1b2c3d4" * 3])
-def test_a_secret_in_a_file_is_found(value: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        'key = "AKIA' + "Q7" * 8 + '"',
+        'key = "xoxb-' + "1234567890-" * 2 + "a1b2c3d4" * 3 + '"',
+        'url = "postgresql://flows:' + "hush-hush" + '@db.example.com/sales"',
+        "pass" + 'word = "hush-hush"',
+    ],
+)
+def test_a_secret_in_a_file_is_found(line: str, tmp_path: Path) -> None:
     file = tmp_path / "sample.py"
-    file.write_text(f'key = "{value}"\n', "utf-8")
+    file.write_text(f"{line}\n", "utf-8")
     assert "sample.py" in found_in(file)
