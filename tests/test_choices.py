@@ -4,20 +4,24 @@ import os
 import subprocess
 import sys
 import tomllib
+from itertools import product
 from pathlib import Path
 
 import pytest
-from answers import CHOICES, JINJA, Answers, Render, completed, label, matrix
+from answers import CHOICES, JINJA, Answers, Render, completed, completions, label, matrix
 from checks import installed
 
 ALL = "MATRIX_SIZE" in os.environ  # `make nightly`
+DATA = ("cloud_provider", "database", "secrets_backend")  # combined in every way, then
 TOML = JINJA.get_template("template/pyproject.toml.jinja")
 
 
 def each_choice() -> list[Answers]:
     """Return few sets of answers that hold each choice, of those whose packages are installed here."""
     rows, found = [], set()
-    for row in matrix(0, 0):
+    combined = [dict(zip(DATA, values, strict=True)) for values in product(*(CHOICES[name] for name in DATA)) if ALL]
+    fit = [row for answers in combined if (row := next(completions(answers), None))]
+    for row in [*fit, *matrix(0, 0)]:
         new = {(name, value) for name, value in row.items() if name in CHOICES} - found
         if (ALL or new) and installed(tomllib.loads(TOML.render(completed(row)))):
             rows.append(row)
