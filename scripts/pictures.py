@@ -141,7 +141,7 @@ def alert() -> None:
         receiver, server = Receiver(), Server(home, env)
         receiver.start()
         server.env |= {"PYTHONPATH": str(ROOT / "tests/live/redirect"), "TEST_RECEIVER": receiver.address}
-        server.env["PREFECT_UI_URL"] = ui = f"http://127.0.0.1:{server.port}"
+        server.env |= {"PREFECT_SERVER_UI_API_URL": "/api", "PREFECT_UI_URL": f"http://127.0.0.1:{server.port}"}
         del server.env["PREFECT_SERVER_API_AUTH_STRING"]  # else the interface asks for it
         here = {"cwd": project, "env": env | receiver.settings() | {"PREFECT_API_URL": server.url}}
         with server:
@@ -158,19 +158,20 @@ def alert() -> None:
                     time.sleep(0.5)
                 (automation,) = server("POST", "/automations/filter", {})
                 with chromium() as browser:
-                    page = browser.new_context(viewport={"width": 1280, "height": 760}).new_page()
-                    page.set_default_timeout(60_000)
-                    page.goto(f"{ui}/automations/automation/{automation['id']}")
-                    page.get_by_text(automation["name"]).first.wait_for()
-                    page.wait_for_timeout(5_000)
-                    save(page, "alert-automation")
                     (attachment,) = receiver.alerts[0].body["attachments"]
                     shown = {name: escape(attachment[name]) for name in ("color", "title", "text")}
-                    page.set_content(MESSAGE.format_map(shown))
-                    page.set_viewport_size(
-                        {"width": 700, "height": page.evaluate("Math.ceil(document.body.offsetHeight) + 48")}
+                    message = browser.new_context().new_page()
+                    message.set_content(MESSAGE.format_map(shown))
+                    message.set_viewport_size(
+                        {"width": 700, "height": message.evaluate("Math.ceil(document.body.offsetHeight) + 48")}
                     )
-                    save(page, "alert-message")
+                    save(message, "alert-message")
+                    page = browser.new_context(viewport={"width": 1280, "height": 760}).new_page()
+                    page.set_default_timeout(60_000)
+                    page.goto(f"{server.env['PREFECT_UI_URL']}/automations/automation/{automation['id']}")
+                    page.wait_for_function("name => document.body.innerText.includes(name)", arg=automation["name"])
+                    page.wait_for_timeout(5_000)
+                    save(page, "alert-automation")
             finally:
                 worker.terminate()
                 worker.wait()
