@@ -40,7 +40,7 @@ FOREIGN_MARKUP = {
 }
 Check = Callable[[Path], list[str]]
 OWNERS = ("you", "both", "template")
-PACKAGES = {one.metadata["Name"].lower() for one in importlib.metadata.distributions()}
+PACKAGES = {one.metadata["Name"].lower().replace("_", "-") for one in importlib.metadata.distributions()}
 TYPED: set[tuple[str, str, str]] = set()
 YAMLLINT = YamlLintConfig(file=str(ROOT / ".yamllint.yaml"))
 
