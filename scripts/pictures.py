@@ -124,7 +124,7 @@ def interface(url: str) -> None:
         save(page, "run")
 
 
-MESSAGE = """<body style="margin:24px;font:15px/1.5 system-ui,sans-serif;color:#1d1c1d;background:#fff">
+MESSAGE = """<!doctype html><body style="margin:24px;font:15px/1.5 system-ui,sans-serif;color:#1d1c1d;background:#fff">
 <div style="border-left:4px solid {color};padding:2px 0 2px 14px;max-width:620px;overflow-wrap:anywhere">
 <b>{title}</b><div style="white-space:pre-wrap">{text}</div></div></body>"""
 
