@@ -173,6 +173,9 @@ def test_prefect_cloud_has_slas_of_its_own(load: Loaded) -> None:
 
     automations, _, settings = load(alert_on=tuple(KINDS), prefect_backend="cloud")
     tags = OBJECTS["deployment"]["etl/daily"]
+    with temporary_settings({PREFECT_API_URL: CLOUD}):
+        assert automations.alert_tags(settings, tags) == tags["tags"], "not wanted"
+    settings.cloud_slas = True
     assert automations.alert_tags(settings, tags) == tags["tags"], "not connected to it"
     with temporary_settings({PREFECT_API_URL: CLOUD}):
         given = {*automations.alert_tags(settings, tags)} - {*tags["tags"]}

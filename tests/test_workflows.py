@@ -126,8 +126,8 @@ def test_a_deployment_gets_every_setting_and_no_other(each: Path) -> None:
     settings = read_settings(each)
     secret = {name for name, kind in settings.items() if "SecretStr" in kind}
     secret |= {"PREFECT_API_URL", BACKENDS[backend]["credential"]}
-    # how long a run may take belongs into the repository, and only previews have a name
-    limits = {name for name in settings if name.endswith("_MINUTES")}
+    # how long a run may take, and who watches it, belongs into the repository, and only previews have a name
+    limits = {name for name in settings if name.endswith("_MINUTES")} | {"CLOUD_SLAS"}
     plain = settings.keys() - secret - limits - {"PREFECT_ENV", "PREVIEW"}
     wanted = {name: f"${{{{ secrets.{name} }}}}" for name in secret}
     wanted |= {name: f"${{{{ vars.{name} }}}}" for name in plain}

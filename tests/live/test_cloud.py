@@ -102,6 +102,7 @@ class Project:
                 "PREFECT_CLOUD_API_URL": f"{cloud.address}/api",
                 "PREFECT_API_URL": cloud.address + WORKSPACE,
                 "PREFECT_API_KEY": KEY,
+                "CLOUD_SLAS": "true",
             }
         )
 
@@ -160,6 +161,11 @@ def test_deployments_get_the_slas_of_prefect_cloud(cloud_project: Project) -> No
     assert cloud.writes == writes + 1
     project.ops("apply", "--yes", SLA_MINUTES="30")
     assert project.slas("ml-training/ml-training")["duration"] == 1800
+    assert project.slas("etl/etl-daily")["duration"] == 7200
+
+    project.ops("apply", "--yes", CLOUD_SLAS="false")
+    assert [*cloud.slas.values()] == [{}, {}], "no longer wanted"
+    project.ops("apply", "--yes")
     assert project.slas("etl/etl-daily")["duration"] == 7200
 
     project.ops("destroy", "--yes")
