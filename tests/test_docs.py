@@ -49,7 +49,7 @@ NOT_HERE = {
     "aws": "needs an account",
     "az": "needs an account",
     "cd": "",
-    "docker compose": "needs Docker; tests/test_self_host.py runs the same of PostgreSQL",
+    "docker compose": "needs Docker; tests/live/test_self_host.py runs the same of PostgreSQL",
     "echo": "",
     "gcloud": "needs an account",
     "git": "",
