@@ -6,6 +6,7 @@ import sys
 import tomllib
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from answers import CHOICES, JINJA, Answers, Render, completed, completions, label, matrix
@@ -17,16 +18,23 @@ TOML = JINJA.get_template("template/pyproject.toml.jinja")
 
 
 def each_choice() -> list[Answers]:
-    """Return few sets of answers that hold each choice, of those whose packages are installed here."""
-    rows, found = [], set()
+    """Return sets of answers whose packages are installed here: every night all, else few that hold each choice."""
     combined = [dict(zip(DATA, values, strict=True)) for values in product(*(CHOICES[name] for name in DATA)) if ALL]
-    fit = [row for answers in combined if (row := next(completions(answers), None))]
-    for row in [*fit, *matrix(0, 0)]:
-        new = {(name, value) for name, value in row.items() if name in CHOICES} - found
-        if (ALL or new) and installed(tomllib.loads(TOML.render(completed(row)))):
-            rows.append(row)
-            found |= new
-    return rows
+    rows = [row for answers in combined if (row := next(completions(answers), None))]
+    fit = [row for row in [*rows, *matrix(0, 0)] if installed(tomllib.loads(TOML.render(completed(row))))]
+    if ALL:
+        return fit
+    few, missing = [], set().union(*map(choices, fit))
+    while missing:
+        few.append(max(fit, key=lambda row: len(choices(row) & missing)))
+        missing -= choices(few[-1])
+    return few
+
+
+def choices(row: Answers) -> set[tuple[Any, ...]]:
+    """Return the choices in a set of answers, and which database stands with which secret store."""
+    made = {(name, value) for name, value in row.items() if value in CHOICES.get(name, ())}
+    return made | {(row["database"], row["secrets_backend"])}
 
 
 def own_tests(project: Path) -> list[str]:
