@@ -132,6 +132,12 @@ class Forks:
         self.process.communicate()
 
 
+def run_ops(folder: Path, env: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m ops COMMAND` of the project in `folder`."""
+    python = folder / ".venv/bin/python"
+    return subprocess.run([python, "-m", "ops", *command], cwd=folder, env=env, capture_output=True, text=True)
+
+
 @dataclass
 class Project:
     """A copy of a rendered project, and what it declares."""

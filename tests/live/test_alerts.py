@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ops_server import AUTH, Server
+from ops_server import AUTH, Server, run_ops
 from receiver import Alert, Receiver
 
 from demo import render
@@ -77,14 +77,7 @@ class Stage:
         self.ids: dict[str, str] = {}
 
     def ops(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [self.folder / ".venv/bin/python", "-m", "ops", *command],
-            cwd=self.folder,
-            env=self.env | env,
-            capture_output=True,
-            text=True,
-        )
-        return done
+        return run_ops(self.folder, self.env | env, *command)
 
     def start_worker(self) -> None:
         command = [self.folder / ".venv/bin/python", "-m", "ops", "worker"]

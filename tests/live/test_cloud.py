@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ops_server import SETTINGS, Server
+from ops_server import SETTINGS, Server, run_ops
 from receiver import Receiver
 
 from demo import render
@@ -107,13 +106,7 @@ class Project:
         )
 
     def ops(self, *command: str, code: int = 0, **env: str) -> str:
-        done = subprocess.run(
-            [self.folder / ".venv/bin/python", "-m", "ops", *command],
-            cwd=self.folder,
-            env=self.env | env,
-            capture_output=True,
-            text=True,
-        )
+        done = run_ops(self.folder, self.env | env, *command)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from ops_server import run_ops
 
 from demo import Dev
 
@@ -46,13 +47,7 @@ def answering(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def ops(project: Path, env: dict[str, str], command: str, **settings: str) -> subprocess.CompletedProcess[str]:
     wanted = {"ALERT_WEBHOOK_URL": "http://127.0.0.1:9/", "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T/B/X"}
-    return subprocess.run(
-        [".venv/bin/python", "-m", "ops", command],
-        cwd=project,
-        env=env | wanted | settings,
-        capture_output=True,
-        text=True,
-    )
+    return run_ops(project, env | wanted | settings, command)
 
 
 def only_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from conftest import SLA_SECONDS
+from ops_server import run_ops
 
 from demo import Dev
 
@@ -46,12 +47,6 @@ def end_of(api: Any, run: dict[str, Any], seconds: float = 60) -> str:
 
 def alerts(dev: Dev, run: dict[str, Any], title: str) -> list[str]:
     return [line for line in dev.lines if line.startswith("ALERT") and run["name"] in line and title in line]
-
-
-def ops(project: Path, env: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [".venv/bin/python", "-m", "ops", *command], cwd=project, env=env, capture_output=True, text=True
-    )
 
 
 def test_runs_complete_and_leave_artifacts(api: Any, dev: Dev) -> None:
@@ -149,10 +144,10 @@ def test_an_active_schedule_makes_runs(api: Any) -> None:
 
 
 def test_plan_after_apply_is_empty(api: Any, project: Path) -> None:
-    plan = ops(project, api.env, "plan")
+    plan = run_ops(project, api.env, "plan")
     assert plan.returncode == 0, plan.stdout + plan.stderr
     assert "0 to create, 0 to update" in plan.stdout
-    again = ops(project, api.env, "apply", "--yes")
+    again = run_ops(project, api.env, "apply", "--yes")
     assert "0 written" in again.stdout, again.stdout + again.stderr
 
 
@@ -171,6 +166,6 @@ def test_the_ui_asks_the_address_of_its_own_page(api: Any) -> None:
 
 
 def test_a_second_dev_is_refused(project: Path, env: dict[str, str], dev: Dev) -> None:
-    second = ops(project, env, "dev")
+    second = run_ops(project, env, "dev")
     assert second.returncode == 1
     assert "runs already in this project" in second.stderr

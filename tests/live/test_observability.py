@@ -17,9 +17,9 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from ops_server import AUTH, Server, free_port
+from ops_server import AUTH, Server, free_port, run_ops
 from prometheus_client.parser import text_string_to_metric_families
-from test_live import end_of, eventually, ops, start_run
+from test_live import end_of, eventually, start_run
 
 from demo import render
 
@@ -157,7 +157,7 @@ def console_of_containers(project: Path) -> dict[str, str]:
 def told(seen: Path, server: Server, receiver: Receiver) -> Iterator[dict[str, Any]]:
     """What three runs of a worker left: the runs, the worker's output, and metrics before and after."""
     env = settings_of(server) | receiver.settings | {"IMAGE_TAG": "4711"}
-    applied = ops(seen, env, "apply", "--yes", "--skip-build")
+    applied = run_ops(seen, env, "apply", "--yes", "--skip-build")
     assert applied.returncode == 0, applied.stderr
     with exporter(seen, env) as url:
         runs = {

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ops_server import run_ops
 
 from demo import Dev, render, run_deployment
 
@@ -60,13 +61,8 @@ def test_orders_are_loaded_once(postgresql: list[str], env: dict[str, str], tmp_
         )
         assert count.stdout.strip() == "6|666.64"
 
-        wrong = subprocess.run(
-            [".venv/bin/python", "-m", "ops", "doctor"],
-            cwd=project,
-            env=env | {"DATABASE_PORT": "1", "ALERT_WEBHOOK_URL": "http://127.0.0.1:9/"},
-            capture_output=True,
-            text=True,
-        )
+        unreachable = env | {"DATABASE_PORT": "1", "ALERT_WEBHOOK_URL": "http://127.0.0.1:9/"}
+        wrong = run_ops(project, unreachable, "doctor")
         line = next(line for line in wrong.stdout.splitlines() if "warehouse:" in line)
         assert line.startswith("wrong")
         assert "cannot be used" in line

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ops_server import SETTINGS
+from ops_server import SETTINGS, run_ops
 from stack import Stack, kill, missing
 from test_limits import most_at_once
-from test_live import eventually, ops, start_run
+from test_live import eventually, start_run
 
 pytestmark = [
     pytest.mark.live,
@@ -37,7 +37,7 @@ def stack(env: dict[str, str]) -> Iterator[Stack]:
 def hit(stack: Stack, project: Path) -> dict[str, Any]:
     """What became of the runs: they wait for a worker, and while they run an API process and the worker are killed."""
     env = stack.env | SETTINGS | {"PREFECT_ENV": "staging"}
-    applied = ops(project, env, "apply", "--yes")
+    applied = run_ops(project, env, "apply", "--yes")
     assert applied.returncode == 0, applied.stderr
     stack("PATCH", "/work_pools/my-flows", {"concurrency_limit": AT_ONCE})
     runs = [start_run(stack, "slow/slow", seconds=2)["id"] for _ in range(RUNS)]
