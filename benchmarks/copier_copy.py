@@ -107,14 +107,14 @@ def main() -> None:
             program, *arguments = shlex.split(command.replace("{}", str(folder)))
             run(sys.executable, "-m", program, *arguments)
 
-        render.__name__ = f"peer-{sys.argv.index(command)}"
         return render
 
-    found: dict[str, list[float]] = {}
+    actions = {"floor": floor, "copy": copy, "update": update, "nothing": nothing, "inside": inside}
+    actions |= {f"peer-{number}": peer(command) for number, command in enumerate(sys.argv[1:], 1)}
+    found: dict[str, list[float]] = {name: [] for name in actions}
     for number in range(TIMES):
-        for action in (floor, copy, update, nothing, inside, *map(peer, sys.argv[1:])):
-            times = found.setdefault(action.__name__, [])
-            times.append(seconds(action, scratch / f"{action.__name__}-{number}" / "my-flows"))
+        for name, action in actions.items():
+            found[name].append(seconds(action, scratch / f"{name}-{number}" / "my-flows"))
     medians = {name: statistics.median(times) for name, times in found.items()}
     print(f"{'files':25} {len(names) + 1}")
     for name, meant in {
