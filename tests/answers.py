@@ -27,6 +27,16 @@ JINJA = Environment(  # noqa: S701 - renders no HTML
     extensions=["jinja2_ansible_filters.AnsibleCoreFiltersExtension"],
     **CONFIG["_envops"] | {"undefined": StrictUndefined},
 )
+CANARY = "-".join(["canary", "0815"])  # a secret that has to show nowhere, in parts as this file is searched, too
+# The names of all settings that the template and its documents know, to be set while a project is made of it.
+SETTINGS = {"AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN"}.union(
+    *(
+        re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", file.read_text("utf-8"))
+        for part in ("data", "docs", "includes", "template")
+        for file in (ROOT / part).rglob("*")
+        if file.suffix in (".md", ".jinja", ".yml", ".py")
+    )
+)
 
 
 @cache

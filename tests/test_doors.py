@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+import zlib
 from argparse import Namespace
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +22,7 @@ import copier
 import kills
 import pytest
 import yaml
-from answers import CHOICES, QUESTIONS, ROOT, Answers, Render, allowed, default, offered, rendered
+from answers import CANARY, CHOICES, QUESTIONS, ROOT, SETTINGS, Answers, Render, allowed, default, offered, rendered
 from checks import stored
 from cookiecutter.generate import generate_context
 from cookiecutter.main import cookiecutter
@@ -317,6 +318,63 @@ def check_update(machine: Machine, project: Path, new: Tree) -> None:
     assert tree(project) == new
     assert new["doctor.sh"][0] & stat.S_IXUSR
     assert new[".env.example"][1].decode().endswith(NEXT)
+
+
+# Where people and programs keep what they log in with, in a home and in the folder that they work in.
+LOGINS = {
+    ".aws/credentials": f"[default]\naws_secret_access_key = {CANARY}\n",
+    ".git-credentials": f"https://me:{CANARY}@github.com\n",
+    ".netrc": f"machine github.com login me password {CANARY}\n",
+    ".prefect/profiles.toml": f'active = "mine"\n[profiles.mine]\nPREFECT_API_KEY = "{CANARY}"\n',
+    ".vault-token": CANARY,
+    "work/.env": "".join(f"{name}={CANARY}\n" for name in sorted(SETTINGS)),
+}
+
+
+@pytest.mark.parametrize("door", ["copier", "cookiecutter", "bootstrap"])
+def test_no_secret_of_who_makes_a_project_comes_into_it(door: str, machine: Machine, tmp_path: Path) -> None:
+    """Not of the environment, of files, or of the template's address; not into its history or an output either."""
+    careless, work = Machine(tmp_path, machine.upstream), tmp_path / "work"
+    for name, content in LOGINS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, "utf-8")
+    address = bootstrap.UPSTREAM.replace("gh:", f"https://me:{CANARY}@github.com/") + ".git"
+    (tmp_path / ".gitconfig").write_text(
+        (machine.home / ".gitconfig").read_text("utf-8")
+        + f'[url "file://{machine.upstream}"]\ninsteadOf = {address}\n'
+        + f'[credential]\nhelper = store\n[http "https://github.com"]\nextraHeader = "Authorization: {CANARY}"\n',
+        "utf-8",
+    )
+    project, told = work / "my-flows", ""
+
+    def say(*command: str | Path, cwd: Path) -> None:
+        nonlocal told
+        done = careless.run(*command, cwd=cwd, **dict.fromkeys(SETTINGS, CANARY))
+        told += done.stdout + done.stderr
+        assert done.returncode == 0, told
+
+    if door == "copier":
+        say(BIN / "copier", "copy", "--defaults", "--vcs-ref=v0.1.0", address, project, cwd=work)
+    elif door == "cookiecutter":
+        say(BIN / "cookiecutter", "--no-input", "--checkout=v0.1.0", address, cwd=work)
+    else:
+        careless.use_this_template(project)
+        careless.ok("git", "config", "remote.origin.url", address.replace("OWNER", "me"), cwd=project)
+        say(sys.executable, "bootstrap.py", "--defaults", "--vcs-ref=v0.1.0", cwd=project)
+    shutil.copy(work / ".env", project)
+    careless.commit(project)
+    say(BIN / "copier", "update", "--defaults", cwd=project)
+    careless.commit(project)
+
+    public = bootstrap.UPSTREAM if door == "bootstrap" else address.replace(f"me:{CANARY}@", "")
+    assert stored(project)["_src_path"] == public
+    found = tree(project)
+    assert found.pop(".env")
+    assert [name for name, (_, content) in found.items() if CANARY.encode() in content] == []
+    objects = [zlib.decompress(file.read_bytes()) for file in project.glob(".git/objects/??/*")]
+    assert any(b"doctor.sh" in content for content in objects)
+    assert not any(CANARY.encode() in content for content in objects)
+    assert CANARY not in told
 
 
 def test_a_local_folder_is_found_from_anywhere(machine: Machine, new: Tree, tmp_path: Path) -> None:

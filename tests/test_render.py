@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import yaml
 from answers import (
+    CANARY,
     CHOICES,
     CONFIG,
     DEFAULTS,
     QUESTIONS,
     ROOT,
+    SETTINGS,
     Answers,
     Render,
     all_pairs,
@@ -94,7 +96,11 @@ def test_every_combination_is_clean(
     record_property: Callable[[str, int], None],
 ) -> None:
     for number, row in enumerate(rows):
-        project = render(f"row-{number}", into=tmp_path, **row)
+        with pytest.MonkeyPatch.context() as environment:
+            for name in SETTINGS:
+                environment.setenv(name, CANARY)
+            project = render(f"row-{number}", into=tmp_path, **row)
+        assert [name for name, content in contents(project).items() if CANARY.encode() in content] == []
         asked = {name: list(answer) if isinstance(answer, tuple) else answer for name, answer in row.items()}
         assert stored(project) == {"_src_path": str(source)} | asked
     faults = all_faults(tmp_path)
