@@ -184,6 +184,23 @@ def test_cloudformation_knows_what_is_in_infra(store: str, render: Render) -> No
     assert [str(match) for match in found if match.rule.id[0] in "EW"] == []
 
 
+def test_a_registry_with_a_path_is_one_repository_in_all_files(render: Render) -> None:
+    ecr = render(pool_type="ecs", image_registry="1.dkr.ecr.eu-west-1.amazonaws.com/team", ci="github")
+    for file in ("infra/ecs.yaml", "infra/registry-aws.yaml"):
+        assert ":repository/team/my-flows" in (ecr / file).read_text("utf-8")
+    assert "aws ecr create-repository --repository-name team/my-flows\n" in (ecr / "README.md").read_text("utf-8")
+    acr = render(pool_type="container-instances", image_registry="acme.azurecr.io/team")
+    assert '{"registry_url": "acme.azurecr.io", "identity"' in (acr / "ops/work_pools.py").read_text("utf-8")
+    google = render(pool_type="cloud-run", image_registry="europe-docker.pkg.dev/acme/team/flows", ci="github")
+    assert "repositories add-iam-policy-binding team " in (google / "README.md").read_text("utf-8")
+
+
+def test_ecs_asks_for_no_repository_when_the_registry_is_elsewhere(render: Render) -> None:
+    project = render(pool_type="ecs", image_registry="ghcr.io/owner")
+    assert "ecr:" not in (project / "infra/ecs.yaml").read_text("utf-8")
+    assert "aws ecr" not in (project / "README.md").read_text("utf-8")
+
+
 def fits_its_worker(template: Any, worker: str) -> dict[str, Any]:
     """Return the job that the worker makes of a job template; raise when the worker refuses it."""
     variables = template["variables"]
