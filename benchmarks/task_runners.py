@@ -18,7 +18,7 @@ from rich.table import Table
 from demo import Dev, render, without_prefect_settings
 
 ROUNDS = 3
-WORK = {"little: 8 tasks of some ms": 20, "much: 8 tasks of about 3 s": 20_000}  # epochs
+WORK = {"little: 8 tasks of some ms": 20, "much: 8 tasks of about 3 s": 100_000}  # epochs
 RUN = """\
 import sys, time
 from flows.ml_training import ml_training
