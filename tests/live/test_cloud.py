@@ -1,11 +1,13 @@
-"""What only Prefect Cloud has, on a stand-in: a real server behind an address like Cloud's, which takes SLAs, too."""
+"""What only Prefect Cloud has, on a stand-in: a real server behind an address like Cloud's, which takes SLAs and sends mail."""
 
 import json
 import re
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -17,12 +19,11 @@ from demo import render
 pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).resolve().parents[2]
-CHANNELS = set(yaml.safe_load((ROOT / "data/channels.yml").read_text("utf-8"))) - {
-    "email"
-}  # that is Cloud's own action
+CHANNELS = yaml.safe_load((ROOT / "data/channels.yml").read_text("utf-8"))
 KINDS = yaml.safe_load((ROOT / "data/alerts.yml").read_text("utf-8"))
 WORKSPACE = f"/api/accounts/{'0' * 8}-0000-4000-8000-{'0' * 12}/workspaces/{'1' * 8}-0000-4000-8000-{'0' * 12}"
 SLAS = r"/slas/apply-resource-slas/prefect\.deployment\.([0-9a-f-]{36})"
+MAIL = "send-email-notification"  # Cloud's own action, which a server refuses
 KEY = "pnu_of_the_tests"
 
 
@@ -33,25 +34,31 @@ class Cloud:
         slas: id of a deployment -> name -> the SLA, as it was given
         writes: how often SLAs were given
         fault: the status with which it answers instead
+        receivers: id of a block that Cloud made for an action -> whom the action sends mail to
+        env: the settings of a client
     """
 
     def __init__(self, server: Server) -> None:
         self.slas: dict[str, dict[str, dict[str, Any]]] = {}
         self.writes = self.fault = 0
+        self.receivers: dict[str, list[str]] = {}
         cloud = self
 
         class Http(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                status, body = cloud.take(self.path.removeprefix(WORKSPACE), content), b'{"detail": "not now"}'
+                path = self.path.removeprefix(WORKSPACE)
+                status, body = cloud.take(path, content), b'{"detail": "not now"}'
                 if self.headers["Authorization"] != f"Bearer {KEY}" or not self.path.startswith(WORKSPACE):
                     status = 401
                 elif not status:
-                    path = server.url + self.path.removeprefix(WORKSPACE)
                     done = server.client.request(
-                        self.command, path, content=content, headers={"Content-Type": "application/json"}
+                        self.command,
+                        server.url + path,
+                        content=of_each_action(cloud.without_mail, path, content),
+                        headers={"Content-Type": "application/json"},
                     )
-                    status, body = done.status_code, done.content
+                    status, body = done.status_code, of_each_action(cloud.with_mail, path, done.content)
                 elif status == 201:
                     body = b'{"created": [], "updated": [], "deleted": []}'
                 self.send_response(status)
@@ -67,10 +74,17 @@ class Cloud:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Http)
         self.http.daemon_threads = True
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.address = f"http://127.0.0.1:{self.http.server_port}"
+        address = f"http://127.0.0.1:{self.http.server_port}"
+        self.env = {
+            "PREFECT_CLOUD_API_URL": f"{address}/api",
+            "PREFECT_API_URL": address + WORKSPACE,
+            "PREFECT_API_KEY": KEY,
+        }
 
     def take(self, path: str, content: bytes) -> int:
-        """Take SLAs and return the status; 0 when the request is about something else."""
+        """Take SLAs and return the status; 0 when the request is about something else that a server may be asked."""
+        if path.startswith("/automations"):
+            return 0 if all(map(well_formed, json.loads(content or "{}").get("actions", []))) else 422
         if not path.startswith("/slas"):
             return 0
         if self.fault:
@@ -84,6 +98,40 @@ class Cloud:
         self.slas[found[1]] = {one["name"]: one for one in given}
         return 201
 
+    def without_mail(self, action: dict[str, Any]) -> dict[str, Any]:
+        """Return what the server keeps in the place of an action: of one that sends mail, all but its receivers."""
+        if action["type"] != MAIL:
+            return action
+        block = str(uuid4())
+        self.receivers[block] = action["emails"]
+        kept = {name: action[name] for name in ("subject", "body")}
+        return kept | {"type": "send-notification", "block_document_id": block}
+
+    def with_mail(self, action: dict[str, Any]) -> dict[str, Any]:
+        """Return an action as Cloud tells it: mail with the id of a block that nobody declared."""
+        if receivers := self.receivers.get(action.get("block_document_id", "")):
+            return action | {"type": MAIL, "emails": receivers}
+        return action
+
+
+def well_formed(action: dict[str, Any]) -> bool:
+    """Tell whether an action, if it sends mail, has the fields that Cloud asks for and no other."""
+    if action["type"] != MAIL:
+        return True
+    fields = action.keys() == {"type", "emails", "subject", "body"}
+    return fields and bool(action["emails"]) and all(re.fullmatch(r"[^@\s]+@[^@\s]+", one) for one in action["emails"])
+
+
+def of_each_action(change: Callable[[dict[str, Any]], dict[str, Any]], path: str, content: bytes) -> bytes:
+    """Return what is sent or answered, in which each action of an automation is changed."""
+    if not path.startswith("/automations") or not content:
+        return content
+    found = json.loads(content)
+    for automation in found if isinstance(found, list) else [found]:
+        if "actions" in automation:
+            automation["actions"] = [change(action) for action in automation["actions"]]
+    return json.dumps(found).encode()
+
 
 class Project:
     """A project for Prefect Cloud with every alert on every channel."""
@@ -94,15 +142,7 @@ class Project:
         receiver = Receiver()
         receiver.start()
         self.env |= (
-            SETTINGS
-            | receiver.settings()
-            | {
-                "PREFECT_HOME": str(server.home),
-                "PREFECT_CLOUD_API_URL": f"{cloud.address}/api",
-                "PREFECT_API_URL": cloud.address + WORKSPACE,
-                "PREFECT_API_KEY": KEY,
-                "CLOUD_SLAS": "true",
-            }
+            SETTINGS | receiver.settings() | cloud.env | {"PREFECT_HOME": str(server.home), "CLOUD_SLAS": "true"}
         )
 
     def ops(self, *command: str, code: int = 0, **env: str) -> str:
@@ -124,7 +164,7 @@ class Project:
 @pytest.fixture
 def cloud_project(project: Path, server: Server, tmp_path: Path) -> Project:
     folder = tmp_path / "my-flows"
-    lists = f"alert_channels=[{', '.join(sorted(CHANNELS))}]", f"alert_on=[{', '.join(KINDS)}]"
+    lists = f"alert_channels=[{', '.join(CHANNELS)}]", f"alert_on=[{', '.join(KINDS)}]"
     render(folder, "project_name=My Flows", "prefect_backend=cloud", *lists)
     (folder / ".venv").symlink_to((project / ".venv").resolve())
     return Project(folder, server, Cloud(server))
