@@ -1,6 +1,7 @@
 """Logs, metrics and traces: what is rendered for each choice, and what Prometheus itself says of rules and dashboard."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -133,6 +134,32 @@ def test_what_is_off_is_not_there(project: Path) -> None:
     assert not (project / "observability").exists()
     assert DEFAULTS["observability"] == ()
     assert allowed("observability", DEFAULTS) == CHOICES["observability"]
+
+
+def test_runs_get_settings_of_receivers_that_are_set_and_no_others(render: Render) -> None:
+    """An image's tag is a variable of Datadog's: without its address, a new image changes no other variable of runs."""
+    project = render(observability=["prometheus", "datadog"], pool_type="kubernetes")
+    show = "from ops.settings import Settings, run_variables; import json; print(json.dumps(run_variables(Settings())))"
+
+    def variables(**given: str) -> set[str]:
+        env = {"PATH": os.environ["PATH"], "IMAGE_TAG": "1.2", **given}
+        done = subprocess.run([sys.executable, "-c", show], cwd=project, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return {name for name in json.loads(done.stdout) if not name.startswith("PREFECT_")}
+
+    assert variables() == set()
+    assert variables(STATSD_ADDRESS="statsd:9125") == {"STATSD_ADDRESS", "DD_SERVICE", "DD_ENV"}
+    datadog = {"DD_DOGSTATSD_URL", "DD_SERVICE", "DD_ENV", "DD_VERSION"}
+    assert variables(DD_DOGSTATSD_URL="udp://agent:8125") == datadog
+
+
+@pytest.mark.parametrize(("pool", "backend"), [("docker", "server"), ("kubernetes", "server"), ("kubernetes", "cloud")])
+def test_the_readme_says_what_compose_holds(pool: str, backend: str, render: Render) -> None:
+    project = render(pool_type=pool, prefect_backend=backend, observability=["prometheus"])
+    readme, found = (project / "README.md").read_text("utf-8"), services(project)
+    assert ("a server and its workers for one machine" in readme) == ("worker" in found)
+    assert ("a server for one machine" in readme) == ("server" in found and "worker" not in found)
+    assert re.search(r"^\| .*`compose.yaml`", readme, re.MULTILINE)
 
 
 PRINTS = """
