@@ -31,7 +31,7 @@ live: .venv/.synced ## Tests on real servers: an hour; ONLY="live and not slow" 
 # UV_EXCLUDE_NEWER stands above the dates in pyproject.toml, here and in the projects that are generated.
 nightly: export UV_EXCLUDE_NEWER = $(shell date --utc +%FT%TZ)
 nightly: .venv/.synced ## Thousands of random answers, the newest dependencies: an hour; SEED=... repeats one
-	@.venv/bin/uv sync --quiet --no-progress --upgrade
+	@.venv/bin/uv sync --quiet --no-progress --upgrade --group nightly
 	@seed=$${SEED:-$$(date +%s)}; echo "SEED=$$seed"; MATRIX_SIZE=3000 MATRIX_SEED=$$seed FUZZ_EXAMPLES=1000 \
 	  .venv/bin/pytest -q -n 2 -m "not live" --hypothesis-seed=$$seed --junitxml=build/reports/test.xml
 	@$(MAKE) --no-print-directory live
