@@ -149,10 +149,10 @@ def commands_of(row: int) -> list[list[Any]]:
 
 def commands() -> dict[str, tuple[Found, list[Any]]]:
     """Return the commands of `ops` of all projects by their name, with their parameters."""
-    first: dict[tuple[bytes, bool], int] = {}  # of projects with the same commands: those on alerts need the setting
+    first: dict[bytes, int] = {}  # of projects with the same commands
     found: dict[str, tuple[Found, list[Any]]] = {}
     for row, (_, files) in enumerate(projects()):
-        same = files["ops/__main__.py"].content, b"runbook_url" in files["ops/settings.py"].content
+        same = files["ops/__main__.py"].content
         for name, text, parameters in commands_of(first.setdefault(same, row)):
             found.setdefault(name, (Found(about=" ".join(text.split())), parameters))[0].rows.add(row)
     return found

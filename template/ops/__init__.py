@@ -1,6 +1,7 @@
-"""What the Prefect server must hold for this project, and the command that makes it so.
+"""What the Prefect server must hold for this project, and the command that makes it so: `python -m ops --help`.
 
-Declarations, in Prefect's own classes: `work_pools`, `limits`, `variables`, `blocks`, `automations`;
-the deployments are in `prefect.yaml`. `environments` says what differs between them, `settings`
-lists what comes from outside. `reconcile` compares and applies; `python -m ops --help` is the command.
+You edit the declarations: `work_pools`, `limits`, `variables`, `blocks` and `automations`, in Prefect's own classes, beside
+prefect.yaml; `environments`, what differs between them; `settings`, what comes from outside.
+The engine: `declared` collects all that, `deployments` checks prefect.yaml, `kinds` reads and writes each kind of object,
+`reconcile` plans and applies, `report` prints, `api` connects. Each other module is one command, such as `doctor`.
 """

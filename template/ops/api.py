@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectAlreadyExists, PrefectException
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
+from prefect.settings import get_current_settings
 
 from ops.settings import OpsError, problems
 
@@ -21,19 +21,21 @@ def api_url() -> str:
 
 
 @asynccontextmanager
-async def connect() -> AsyncGenerator[PrefectClient]:
+async def connect(waits: bool = False) -> AsyncGenerator[PrefectClient]:
     """Give a client of the API at PREFECT_API_URL.
+
+    Args:
+        waits: whether a write waits for seconds while the server is too busy for it; else it fails at once
 
     Raises:
         OpsError: nothing answers there, it refuses the credentials, or it refuses a request
     """
     api_url()
-    hooks = {"response": [refuse_to_wait]}
+    hooks = {"response": [] if waits else [refuse_to_wait]}
+    get_current_settings().client.max_retries = 3  # 14 seconds: by default it tries a dead server for a minute
     try:
-        # Prefect tries a dead server for a minute by default; three tries are 14 seconds.
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 3}):
-            async with get_client(httpx_settings={"event_hooks": hooks}) as client:
-                yield client
+        async with get_client(httpx_settings={"event_hooks": hooks}) as client:
+            yield client
     except FAILURES as error:
         raise OpsError(explain(error)) from error
 
