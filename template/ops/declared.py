@@ -3,13 +3,13 @@
 import logging
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect.automations import AutomationCore
 from prefect.blocks.core import Block
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, ValidationError
 
 from ops import deployments
@@ -22,6 +22,7 @@ from ops.settings import PROJECT, PROJECT_TAG, MissingSetting, OpsError, Setting
 from ops.variables import VARIABLES
 from ops.work_pools import WORK_QUEUES, job_template, work_pools
 
+LOCAL_POOL = f"{PROJECT}-local"  # a name of its own: the type of a pool cannot change
 Ids = dict[tuple[str, str], str]  # (kind, name) -> id on the server
 logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its errors repeat an address, which is a secret
 
@@ -49,23 +50,22 @@ class Declared:
         environment = ENVIRONMENTS[settings.prefect_env]
         pools = [pool.model_copy(update={"name": pool.name + environment.pool_suffix}) for pool in work_pools(settings)]
         local = {pool.name: pool.type for pool in pools if environment.local and pool.type != "process"}
-        stand_in = local_pool()  # one, and so one worker, for all pools whose containers or cloud a laptop lacks
         for name, setting in Settings.model_fields.items():
             if setting.default == "" and not (getattr(settings, name) or environment.local):  # work pools need it
                 self.faults.append(str(MissingSetting({name.upper(): setting.description or ""})))
-        for pool in [*(pool for pool in pools if pool.name not in local), *([stand_in] if local else [])]:
-            self.add("work pool", pool.name, set_fields(pool))
         if local:
             types = " and ".join(sorted({*local.values()}))
-            self.notes.append(f"{types} is for other environments: runs are processes of the pool {stand_in.name}")
+            self.notes.append(f"{types} is for other environments: runs are processes of the pool {LOCAL_POOL}")
+        for pool in [*(pool for pool in pools if pool.name not in local), *([local_pool()] if local else [])]:
+            self.add("work pool", pool.name, set_fields(pool))
         for pool_name, queues in WORK_QUEUES.items():
             owner = pool_name + environment.pool_suffix
-            owner = stand_in.name if owner in local else owner
+            owner = LOCAL_POOL if owner in local else owner
             if owner not in self.objects["work pool"]:
                 self.faults.append(f"work queues of {pool_name}: that work pool is not declared in ops/work_pools.py")
             for queue in queues:
                 name = f"{owner}/{queue.name}"
-                if owner != stand_in.name or name not in self.objects["work queue"]:  # two pools may have such a queue
+                if owner != LOCAL_POOL or name not in self.objects["work queue"]:  # two pools may have such a queue
                     self.add("work queue", name, {"work_pool_name": owner, **set_fields(queue)})
         for limit in GLOBAL_CONCURRENCY_LIMITS:
             self.add("global concurrency limit", limit.name, set_fields(limit))
@@ -88,9 +88,9 @@ class Declared:
             job_variables = deployment["job_variables"]
             job_variables["env"] = {**run_variables(settings), **(job_variables.get("env") or {})}
             if deployment["work_pool_name"] in local:
-                known = stand_in.base_job_template["variables"]["properties"]
+                known = local_pool().base_job_template["variables"]["properties"]
                 kept = {name: value for name, value in deployment["job_variables"].items() if name in known}
-                deployment |= {"work_pool_name": stand_in.name, "job_variables": kept, "pull_steps": []}
+                deployment |= {"work_pool_name": LOCAL_POOL, "job_variables": kept, "pull_steps": []}
         if settings.preview:
             self.leave_only_deployments(settings.preview)
 
@@ -187,10 +187,13 @@ class Declared:
             self.add("automation", automation.name, automation_fields(tagged))
 
 
+@cache
 def local_pool() -> WorkPoolCreate:
-    """Return the pool of a laptop. It has a name of its own: the type of a pool cannot change."""
+    """Return the pool, and so the worker, that stands in for all whose containers or cloud a laptop lacks."""
+    from prefect.workers.process import ProcessWorker  # not above: it takes time, and most need it not
+
     template = job_template(ProcessWorker, command="python -m prefect.engine")
-    return WorkPoolCreate(name=f"{PROJECT}-local", type="process", base_job_template=template)
+    return WorkPoolCreate(name=LOCAL_POOL, type="process", base_job_template=template)
 
 
 def misfit_defaults(template: dict[str, Any]) -> Iterator[str]:

@@ -10,17 +10,18 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import yaml
 from jsonschema import Draft202012Validator
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import NormalizedSchedule, WorkPoolCreate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.events import DeploymentTriggerTypes
 from prefect.flows import Flow, load_flow_from_entrypoint
-from prefect.utilities.templating import Placeholder, PlaceholderType, apply_values, find_placeholders
+from prefect.utilities.templating import PlaceholderType, apply_values, find_placeholders
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from ops.environments import Environment
@@ -29,6 +30,7 @@ from ops.settings import PROJECT_TAG, ROOT, OpsError
 FILE = ROOT / "prefect.yaml"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster, and not everywhere
 TRIGGER = TypeAdapter(DeploymentTriggerTypes)
+Form = TypeVar("Form")
 Triggers = list[tuple[str, Any]]  # flow/deployment and the trigger that runs it
 
 
@@ -36,43 +38,34 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+TIMINGS = {"cron": CronSchedule, "interval": IntervalSchedule, "rrule": RRuleSchedule}
+
+
 class Schedule(Strict):
-    """Exactly one of `cron`, `interval` (seconds) and `rrule`; the slug is the schedule's identity."""
+    """Read with cron, interval (seconds) or rrule at the top, as prefect.yaml has it; the slug is its identity."""
 
     slug: str | None = None
-    cron: str | None = None
-    interval: float | None = Field(None, gt=0)
-    rrule: str | None = None
-    timezone: str = "UTC"
-    anchor_date: str | None = None
-    day_or: bool = True
     active: bool = True
     parameters: dict[str, Any] = {}
+    schedule: NormalizedSchedule  # an rrule gets its start here, as on the server
 
-    @model_validator(mode="after")
-    def check_kind(self) -> "Schedule":
-        if sum(value is not None for value in (self.cron, self.interval, self.rrule)) != 1:
+    @model_validator(mode="before")
+    @classmethod
+    def read_timing(cls, raw: Any) -> Any:
+        given = [key for key in TIMINGS if isinstance(raw, dict) and raw.get(key) is not None]
+        if len(given) != 1 or "schedule" in raw:
             raise ValueError("needs exactly one of cron, interval and rrule")
-        if self.cron and len(self.cron.split()) == 6:
+        if len(str(raw.get("cron")).split()) == 6:
             raise ValueError("cron has five fields; of six, the last would be the seconds")
-        if self.interval and not self.anchor_date:
+        if given == ["interval"] and not raw.get("anchor_date"):
             raise ValueError("interval needs an anchor_date, else each deploy moves its phase")
-        self.prefect_schedule()
-        return self
-
-    def prefect_schedule(self) -> CronSchedule | IntervalSchedule | RRuleSchedule:
-        if self.cron is not None:
-            return CronSchedule(cron=self.cron, timezone=self.timezone, day_or=self.day_or)
-        if self.rrule is not None:
-            return RRuleSchedule(rrule=self.rrule, timezone=self.timezone)
-        fields = {"interval": self.interval, "anchor_date": self.anchor_date, "timezone": self.timezone}
-        return IntervalSchedule.model_validate(fields)
+        form = TIMINGS[given[0]]
+        timing = {"timezone": "UTC"} | {key: raw[key] for key in form.model_fields if key in raw}
+        return {key: raw[key] for key in raw if key not in timing} | {"schedule": form.model_validate(timing)}
 
 
-class ConcurrencyLimit(Strict):
+class ConcurrencyLimit(ConcurrencyLimitConfig, extra="forbid"):
     limit: int = Field(gt=0)
-    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
-    grace_period_seconds: int | None = Field(None, ge=60, le=86400)
 
 
 class WorkPool(Strict):
@@ -140,17 +133,17 @@ def load(
     for number, raw in enumerate(content.deployments, start=1):
         found: list[str] = []
         try:
-            entry = validate(TypeAdapter(Deployment), fill_in(raw, images))
+            entry = validate(Deployment.model_validate, fill_in(raw, images))
             flow, schema = load_flow(entry.entrypoint)
             entry.work_pool.name += environment.pool_suffix
             entry.parameters |= environment.parameters.get(entry.name, {})
             entry.pull = content.pull if entry.pull is None else entry.pull
             for position, schedule in enumerate(entry.schedules, start=1):
                 schedule.slug = schedule.slug or f"schedule-{position}"
+                schedule.active = schedule.active and environment.schedules
             name = f"{flow.name}/{entry.name}"
             found += [f"{name} is declared twice"] if name in declared else []
             found += [*check(entry, schema), *check_work_pool(entry.work_pool, schemas), *check_references(raw)]
-            found += [f"{p.full_match} is no output of a step under build" for p in outputs_missing(entry.work_pool)]
             declared[name] = to_fields(entry, flow, schema, environment)
             triggers += [(name, trigger) for trigger in read_triggers(name, entry.triggers, found)]
         except OpsError as error:
@@ -165,19 +158,20 @@ def read(file: Path) -> PrefectYaml:
         raw = json.loads(json.dumps(yaml.load(file.read_text("utf-8"), LOADER) or {}, default=str))  # noqa: S506 (safe, too)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise OpsError(" ".join(str(error).split())) from error
-    content = validate(TypeAdapter(PrefectYaml), raw)
+    content = validate(PrefectYaml.model_validate, raw)
     for key in raw.keys() - PrefectYaml.model_fields.keys():
         if near := hint(key, PrefectYaml.model_fields, cutoff=0.8):
             raise OpsError(f"unknown key {key}{near}")
     return content
 
 
-def validate(form: TypeAdapter[Any], raw: Any) -> Any:
+def validate(form: Callable[[Any], Form], raw: Any) -> Form:
     """Return `raw` in a `form`; raise OpsError with a line per problem, for a misspelt key with the right one."""
     try:
-        return form.validate_python(raw)
+        return form(raw)
     except ValidationError as error:
-        keys = [key for model in (Deployment, Schedule, WorkPool, ConcurrencyLimit) for key in model.model_fields]
+        models = (Deployment, Schedule, *TIMINGS.values(), WorkPool, ConcurrencyLimit)
+        keys = {key for model in models for key in model.model_fields} - {"schedule"}
         faults = []
         for problem in error.errors():
             where, is_key = ".".join(map(str, problem["loc"])), problem["type"] == "extra_forbidden"
@@ -205,13 +199,10 @@ def built_images(content: PrefectYaml) -> dict[str, dict[str, str]]:
 
 def commit() -> str:
     """Return the commit that is checked out, or "uncommitted" when the files are not all in one."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
+    git = partial(subprocess.check_output, cwd=ROOT, stderr=subprocess.DEVNULL, text=True)
     try:
-        return UNCOMMITTED if git("status", "--porcelain", ".") else git("rev-parse", "--short=12", "HEAD")
+        changed = git(["git", "status", "--porcelain", "."])
+        return UNCOMMITTED if changed else git(["git", "rev-parse", "--short=12", "HEAD"]).strip()
     except (OSError, subprocess.CalledProcessError):
         return UNCOMMITTED
 
@@ -252,33 +243,18 @@ def load_flow(entrypoint: str) -> tuple[Flow, dict[str, Any]]:
 
 
 def to_fields(entry: Deployment, flow: Flow, schema: dict[str, Any], environment: Environment) -> dict[str, Any]:
-    limit = entry.concurrency_limit
-    schedules = [
-        DeploymentScheduleCreate(
-            schedule=schedule.prefect_schedule(),
-            active=schedule.active and environment.schedules,
-            parameters=schedule.parameters,
-            slug=schedule.slug,
-        )
-        for schedule in entry.schedules
-    ]
-    return {
-        "name": entry.name,
+    limit, pool = entry.concurrency_limit, entry.work_pool
+    return entry.model_dump(mode="json", exclude={"pull", "triggers", "work_pool"}) | {
         "flow_name": flow.name,
         "description": entry.description or flow.description,
-        "version": entry.version,
         "tags": sorted({*entry.tags, *environment.tags, PROJECT_TAG}),
-        "entrypoint": entry.entrypoint,
-        "parameters": entry.parameters,
         "parameter_openapi_schema": schema,
-        "enforce_parameter_schema": entry.enforce_parameter_schema,
         "pull_steps": entry.pull,
-        "work_pool_name": entry.work_pool.name,
-        "work_queue_name": entry.work_pool.work_queue_name,
-        "job_variables": entry.work_pool.job_variables,
+        "work_pool_name": pool.name,
+        "work_queue_name": pool.work_queue_name,
+        "job_variables": pool.job_variables,
         "concurrency_limit": limit and limit.limit,
-        "concurrency_options": limit and limit.model_dump(exclude={"limit"}, exclude_none=True),
-        "schedules": [schedule.model_dump(mode="json", exclude_unset=True) for schedule in schedules],
+        "concurrency_options": limit and limit.model_dump(mode="json", exclude={"limit"}, exclude_none=True),
     }
 
 
@@ -304,6 +280,9 @@ def check_work_pool(pool: WorkPool, schemas: dict[str, dict[str, Any] | None]) -
         yield from misfits("job variable", pool.job_variables, schema)
     elif pool.name not in schemas:
         yield f"work pool {pool.name} is not declared in ops/work_pools.py{hint(pool.name, schemas)}"
+    for placeholder in sorted(find_placeholders(pool.job_variables)):
+        if placeholder.type is PlaceholderType.STANDARD:
+            yield f"{placeholder.full_match} is no output of a step under build"
 
 
 def misfits(what: str, values: dict[str, Any], schema: dict[str, Any], origin: str = "") -> Iterator[str]:
@@ -311,10 +290,6 @@ def misfits(what: str, values: dict[str, Any], schema: dict[str, Any], origin: s
         yield f"unknown {what} {name}{origin}{hint(name, schema['properties'])}"
     for problem in Draft202012Validator({**schema, "required": []}).iter_errors(values):
         yield f"{what} {'.'.join(map(str, problem.absolute_path))}{origin}: {problem.message}"
-
-
-def outputs_missing(pool: WorkPool) -> list[Placeholder]:
-    return sorted(p for p in find_placeholders(pool.job_variables) if p.type is PlaceholderType.STANDARD)
 
 
 def check_references(raw: dict[str, Any]) -> Iterator[str]:
@@ -329,7 +304,7 @@ def read_triggers(name: str, entries: list[dict[str, Any]], faults: list[str]) -
     """Yield the triggers of a deployment; add to `faults` what is wrong, also a key that Prefect would drop in silence."""
     for position, raw in enumerate(entries, start=1):
         try:
-            trigger = validate(TRIGGER, raw)
+            trigger = validate(TRIGGER.validate_python, raw)
             if unknown := [*unknown_keys(trigger, raw)]:
                 raise OpsError(*unknown)
         except OpsError as error:

@@ -111,7 +111,9 @@ FAULTS: list[tuple[str, Fields]] = [
     ('Invalid timezone: "Mars/X"', {"schedules": [{"cron": "0 2 * * *", "timezone": "Mars/X"}]}),
     ("interval needs an anchor_date", {"schedules": [{"interval": 3600}]}),
     ("needs exactly one of cron, interval and rrule", {"schedules": [{"interval": 60, "cron": "0 2 * * *"}]}),
+    ("needs exactly one of cron, interval and rrule", {"schedules": ["daily"]}),
     ("unknown key schedules.0.activ, did you mean active?", {"schedules": [{"cron": "0 2 * * *", "activ": True}]}),
+    ("unknown key schedules.0.day_or", {"schedules": [{"rrule": "FREQ=DAILY", "day_or": False}]}),
     (
         "schedule slug twice is used twice",
         {"schedules": [{"slug": "twice", "cron": "0 2 * * *"}, {"slug": "twice", "cron": "0 3 * * *"}]},
