@@ -39,33 +39,18 @@ GLOBAL_CONCURRENCY_LIMITS = [GlobalConcurrencyLimitCreate(name=f"limit-{number}"
 VARIABLES = """
 VARIABLES = [VariableCreate(name=f"variable_{number}", value=number) for number in range(%d)]
 """
-AUTOMATIONS = '''\
-"""Automations."""
+AUTOMATIONS = """
 
-from collections.abc import Callable
-from uuid import UUID
-
-from prefect.automations import AutomationCore, CallWebhook, EventTrigger
-
-from ops.settings import PROJECT, PROJECT_TAG, Settings
-
-OF_THIS_PROJECT = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{PROJECT_TAG}"}
-
-
-def automations(settings: Settings, block_id: Callable[[str], UUID]) -> list[AutomationCore]:
+def automations(settings: Settings, block_id: Callable[[str], UUID], objects: Objects) -> list[AutomationCore]:
     return [
         AutomationCore(
             name=f"{PROJECT}: {number}",
-            trigger=EventTrigger(
-                match={"prefect.resource.id": "prefect.flow-run.*"},
-                match_related=OF_THIS_PROJECT,
-                expect={f"bench.{number}"},
-            ),
+            trigger=on({f"bench.{number}"}),
             actions=[CallWebhook(block_document_id=block_id(f"{PROJECT}-webhook"), payload="{}")],
         )
         for number in range(%d)
     ]
-'''
+"""
 
 
 def make_project(folder: Path, env: dict[str, str]) -> None:
@@ -89,7 +74,8 @@ def make_project(folder: Path, env: dict[str, str]) -> None:
         file.write(LIMITS % OTHERS)
     with (folder / "ops/variables.py").open("a") as file:
         file.write(VARIABLES % OTHERS)
-    (folder / "ops/automations.py").write_text(AUTOMATIONS % OTHERS)
+    with (folder / "ops/automations.py").open("a") as file:
+        file.write(AUTOMATIONS % OTHERS)
     run(["make", "--silent", ".venv/.synced"], folder, env)
 
 

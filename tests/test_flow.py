@@ -16,7 +16,7 @@ BAD = [
 ]  # fmt: skip
 ADD = """
 import json, sys
-from ops.api import OpsError
+from ops.settings import OpsError
 from ops.new_flow import add
 told = {}
 for name in json.loads(sys.argv[1]):
@@ -81,7 +81,7 @@ AROUND = [  # above the entry, below it
 UNFIT = ["deployments: []\n", "deployments: [\n", "- a\n", ""]
 TEXTS = """
 import json, sys
-from ops.api import OpsError
+from ops.settings import OpsError
 from ops.new_flow import with_deployment
 def told(text):
     try:

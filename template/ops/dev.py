@@ -195,8 +195,9 @@ async def apply(console: Console, declared: "Declared") -> UUID | None:
     """Apply what is declared; return the id of a first run when the deployment for it has just been created."""
     from prefect.client.orchestration import get_client
 
+    from ops.api import connect
     from ops.doctor import try_database
-    from ops.reconcile import apply, connect, make_plan
+    from ops.reconcile import apply, make_plan
     from ops.report import print_change, print_notes
 
     async with connect() as client:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from ops.api import OpsError
-from ops.settings import PROJECT, ROOT
+from ops.settings import PROJECT, ROOT, OpsError
 
 FLOW = '''\
 """What this flow is for."""

@@ -15,12 +15,10 @@ from prefect import __version__
 from prefect.client.base import ServerType
 from prefect.client.orchestration import PrefectClient
 
-from ops.api import FAILURES, OpsError, connect, explain, is_busy
+from ops.api import FAILURES, explain, is_busy
 from ops.declared import Declared, Ids
 from ops.kinds import KINDS, VARIABLES, Fields, Kind, canonical
-from ops.settings import PROJECT, PROJECT_TAG
-
-__all__ = ["Change", "Declared", "OpsError", "Plan", "apply", "connect", "delete", "make_plan"]
+from ops.settings import PROJECT, PROJECT_TAG, OpsError
 
 REGISTRY = "ops-registry-"  # + the project: what it created of the kinds without tags
 WIDEST = 16  # writes at once, at most
@@ -53,7 +51,7 @@ class Change:
         return f"{self.kind.label} {self.name}"
 
 
-@dataclass
+@dataclass(repr=False)  # asyncio makes it of all that a task returns
 class Plan:
     """All objects, in the order in which they can be written, and what is worth knowing about them.
 

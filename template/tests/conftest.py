@@ -74,7 +74,9 @@ def deployed(server: None, settings: Settings) -> "Plan":
     """That server with everything on it that the project declares; gives the plan of the first `apply`."""
     from prefect.client.schemas.actions import WorkPoolCreate
 
-    from ops.reconcile import Declared, apply, connect, make_plan
+    from ops.api import connect
+    from ops.declared import Declared
+    from ops.reconcile import apply, make_plan
 
     async def deploy() -> "Plan":
         declared = Declared(settings)

@@ -15,9 +15,11 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from ops import declared, reconcile
-from ops.reconcile import Change, Declared, OpsError, Plan, connect, delete, make_plan
+from ops.api import connect
+from ops.declared import Declared
+from ops.reconcile import Change, Plan, delete, make_plan
 from ops.report import as_json, as_markdown, print_plan
-from ops.settings import FLOW_SECRETS, Settings
+from ops.settings import FLOW_SECRETS, OpsError, Settings
 
 pytestmark = pytest.mark.server
 
