@@ -44,6 +44,20 @@ def test_no_flow_depends_on_where_results_are_kept(render: Render) -> None:
     assert all(other == first for other in others)
 
 
+@pytest.mark.parametrize("store", CHOICES["secrets_backend"])
+def test_the_readme_says_how_to_keep_what_flows_read(store: str, render: Render) -> None:
+    row = STORES[store]
+    project = render(secrets_backend=store, cloud_provider=row["clouds"][0], database="postgresql")
+    readme, example = ((project / name).read_text("utf-8") for name in ("README.md", ".env.example"))
+    for name in ("etl-source-token", "database-password"):
+        if "create" in row:
+            assert f"\n$ {row['create']}\n".replace("{path}", f"my-flows{row['separator']}{name}") in readme
+        else:
+            assert f"{name.upper().replace('-', '_')}=\n" in example
+    needed = [*row.get("settings", {}), *(["database-password"] if "create" in row else [])]
+    assert all(f"`{name}`" in readme.split("## What lies where")[0] for name in needed)
+
+
 # --- HashiCorp Vault, over HTTP ----------------------------------------------------------------------
 
 
