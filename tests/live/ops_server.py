@@ -47,7 +47,9 @@ class Server:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_API_AUTH_STRING": AUTH,
         }
-        self.client = httpx.Client(auth=tuple(AUTH.split(":")), timeout=60)
+        # A busy server may close a connection that is kept just when it is used again.
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        self.client = httpx.Client(auth=tuple(AUTH.split(":")), timeout=60, limits=fresh)
         self.log = home / "server.log"
 
     def __enter__(self) -> Self:

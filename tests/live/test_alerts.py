@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ CHANNELS = list(yaml.safe_load((ROOT / "data/channels.yml").read_text("utf-8")))
 KINDS = list(yaml.safe_load((ROOT / "data/alerts.yml").read_text("utf-8")))
 SECONDS = 20  # of the limits; the server looks every 5 seconds
 START = 60  # how long a busy machine may take to start a run
+STORM = 20  # runs that fail at once
 ZOMBIE = 75  # a heartbeat comes every 30 seconds, which is the least that Prefect does
 LIMITS = {
     "ALERT_THROTTLE_MINUTES": "0",
@@ -359,6 +361,33 @@ def test_a_receiver_that_fails_blocks_nothing_and_loses_only_its_message(stage: 
     stage.set_state(found, "FAILED")
     eventually(lambda: len(receiver.about(found["name"])) == len(CHANNELS), 60, "next alert")
     assert [alert.channel for alert in receiver.about(lost["name"])] == ["email"]
+
+
+def storm(api: Callable[..., Any], deployment: str) -> list[dict[str, Any]]:
+    """Let runs of the deployment with this id fail, as fast as the API takes it, and return them."""
+
+    def fail(_: int) -> dict[str, Any]:
+        body = {"parameters": {"seconds": 1}, "state": {"type": "RUNNING"}}
+        run = api("POST", f"/deployments/{deployment}/create_flow_run", body)
+        api("POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": "FAILED"}, "force": True})
+        return run
+
+    with ThreadPoolExecutor(8) as pool:
+        return [*pool.map(fail, range(STORM))]
+
+
+def told(receiver: Receiver, runs: list[dict[str, Any]], channels: int) -> list[list[str]]:
+    """Return the channels on which each run was told, sorted, when each could have been told twice."""
+    wanted = len(runs) * channels
+    eventually(lambda: sum(len(receiver.about(run["id"])) for run in runs) >= wanted, 120, "alerts of a storm")
+    time.sleep(8)
+    return [sorted(alert.channel for alert in receiver.about(run["id"])) for run in runs]
+
+
+@pytest.mark.usefixtures("story")
+def test_a_storm_of_failures_is_told_once_each(stage: Stage) -> None:
+    runs = storm(stage.server, stage.deployment("slow/patient"))
+    assert told(stage.receiver, runs, len(CHANNELS)) == [sorted(CHANNELS)] * STORM
 
 
 @pytest.mark.usefixtures("story")

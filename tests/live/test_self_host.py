@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from ops_server import SETTINGS, run_ops
+from receiver import Receiver
 from stack import Stack, kill, missing
+from test_alerts import STORM, storm, told
 from test_limits import most_at_once
 from test_live import eventually, start_run
 
@@ -25,19 +27,32 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 @pytest.fixture(scope="module")
-def stack(env: dict[str, str]) -> Iterator[Stack]:
+def receiver() -> Receiver:
+    receiver = Receiver()
+    receiver.start()
+    return receiver
+
+
+@pytest.fixture(scope="module")
+def stack(env: dict[str, str], receiver: Receiver) -> Iterator[Stack]:
+    redirected = {"PYTHONPATH": str(Path(__file__).with_name("redirect")), "TEST_RECEIVER": receiver.address}
     with (
         tempfile.TemporaryDirectory(prefix="stack", ignore_cleanup_errors=True) as folder,
-        Stack(Path(folder), env) as stack,
+        Stack(Path(folder), env, **redirected) as stack,
     ):
         yield stack
 
 
 @pytest.fixture(scope="module")
-def hit(stack: Stack, project: Path) -> dict[str, Any]:
+def here(stack: Stack, receiver: Receiver) -> dict[str, str]:
+    """The settings of the project."""
+    return stack.env | SETTINGS | receiver.settings() | {"PREFECT_ENV": "staging", "ALERT_THROTTLE_MINUTES": "0"}
+
+
+@pytest.fixture(scope="module")
+def hit(stack: Stack, here: dict[str, str], project: Path) -> dict[str, Any]:
     """What became of the runs: they wait for a worker, and while they run an API process and the worker are killed."""
-    env = stack.env | SETTINGS | {"PREFECT_ENV": "staging"}
-    applied = run_ops(project, env, "apply", "--yes")
+    applied = run_ops(project, here, "apply", "--yes")
     assert applied.returncode == 0, applied.stderr
     stack("PATCH", "/work_pools/my-flows", {"concurrency_limit": AT_ONCE})
     runs = [start_run(stack, "slow/slow", seconds=2)["id"] for _ in range(RUNS)]
@@ -54,14 +69,14 @@ def hit(stack: Stack, project: Path) -> dict[str, Any]:
         pending = [run for run in found() if run["state_type"] == "PENDING"]
         return [run["id"] for run in pending if datetime.fromisoformat(run["state"]["timestamp"]) < gone]
 
-    first = start_worker(project, env, stack.folder)
+    first = start_worker(project, here, stack.folder)
     try:
         eventually(lambda: ended() >= 2, 240, "first runs")
         kill(stack.apis[0])
         before = ended()
         eventually(lambda: ended() >= before + 2, 240, "runs without it")
         first.send_signal(signal.SIGKILL)  # alone, as a machine that is out of memory does
-        second = start_worker(project, env, stack.folder)
+        second = start_worker(project, here, stack.folder)
         try:
             eventually(lambda: ended() + len(stuck()) == RUNS, 400, "end of all runs but those that nobody starts")
             put_back = stuck()
@@ -115,6 +130,11 @@ def test_background_services_work_beside_the_api(hit: dict[str, Any], stack: Sta
         return stack("POST", "/events/filter", wanted)["total"] or None
 
     assert eventually(fired, 60, "an automation that fired")
+
+
+def test_a_storm_of_failures_is_told_once_each(hit: dict[str, Any], stack: Stack, receiver: Receiver) -> None:
+    deployment = stack("GET", "/deployments/name/slow/slow")["id"]
+    assert told(receiver, storm(stack, deployment), 2) == [["slack", "webhook"]] * STORM
 
 
 def test_a_dump_brings_everything_back(hit: dict[str, Any], stack: Stack, tmp_path: Path) -> None:
