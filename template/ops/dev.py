@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from compileall import compile_dir
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +34,10 @@ HOME = ROOT / ".prefect"
 STATE = HOME / "dev.json"  # the environment and the processes of the `dev` that runs now
 USUAL_PORT = 4200
 FIRST_RUN = "etl/etl-daily"  # started when its deployment is new on the server
+# `python -m prefect`, sooner: imports and migrations make many objects and no garbage.
+PREFECT = "import gc, sys; gc.set_threshold(50_000); from prefect.cli import app; app()"
+# A worker loads while the server starts, and goes on when its work pool is there: at the end of its input.
+WORKER = PREFECT.replace("app()", "import prefect.cli.worker, prefect.workers.process; sys.stdin.read(); app()")
 
 
 class PortTaken(OpsError):
@@ -73,6 +78,9 @@ def environment(port: int, receiver: str) -> dict[str, str]:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # SQLite takes one writer: a run that asks for a limit while its tasks are written would get a 503, and wait 2 s.
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "PREFECT_SERVER_UI_API_URL": "/api",  # of the page itself: a forwarded port has another address
         "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
@@ -141,14 +149,14 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
         console.print(f"Port {USUAL_PORT} is taken, so the server gets {port}")
     env = environment(port, f"127.0.0.1:{receiver.server_port}")
 
-    def spawn(*command: str, output: Path | None = None) -> subprocess.Popen[bytes]:
+    def spawn(code: str, *command: str, input: int, output: Path | None = None) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C reaches us only, and we stop the children in order.
         log = output.open("wb") if output else None
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", *command],
+            [sys.executable, "-c", code, *command],
             env=env,
             cwd=HOME,  # not the project: Prefect would read PREFECT_ settings from its .env
-            stdin=subprocess.DEVNULL,
+            stdin=input,
             stdout=log,
             stderr=subprocess.STDOUT if log else None,
             start_new_session=True,
@@ -159,28 +167,33 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
         return process
 
     log = HOME / "server.log"
-    server = spawn("server", "start", "--host", "127.0.0.1", "--port", str(port), output=log)
+    command = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
+    server = spawn(PREFECT, *command, input=subprocess.DEVNULL, output=log)
+    api = httpx.Client(base_url=f"http://127.0.0.1:{port}/api/", timeout=10)
     with console.status("Starting the Prefect server (the first start takes up to a minute)"):
         os.environ.clear()
         os.environ.update(env)
         os.chdir(HOME)
+        for package in ("sqlalchemy", "prefect/server"):  # the first time it compiles them, last: now both do
+            compile_dir(Path(httpx.__file__).parents[1] / package, quiet=2)
         from ops.declared import Declared  # Prefect takes our settings, and loads while the server starts
 
         declared = Declared(Settings())
-
-        wait_until_ready(f"http://127.0.0.1:{port}/api", server, log)
+        wait, go = os.pipe()
+        flags = ("--type", "process", "--no-create-pool-if-not-found")
+        workers = [
+            spawn(WORKER, "worker", "start", "--pool", name, *flags, input=wait)
+            for name in declared.objects["work pool"]
+        ]
+        wait_until_ready(api, server, log)
     console.print(f"Server    http://127.0.0.1:{port}  (its log: .prefect/server.log)")
-    workers = [
-        spawn("worker", "start", "--pool", name, "--type", "process", "--no-create-pool-if-not-found")
-        for name in declared.objects["work pool"]
-    ]
-
     first_run = asyncio.run(apply(console, declared))
+    os.close(go)
     console.print("Ready. In another terminal:  make run    Stop with Ctrl-C")
     if first_run:
         console.print(f"First run  http://127.0.0.1:{port}/runs/flow-run/{first_run}")
     while True:
-        if first_run and (state := final_state(f"http://127.0.0.1:{port}/api/flow_runs/{first_run}")):
+        if first_run and (state := final_state(api, first_run)):
             console.print(f"First run  {state}")
             first_run = None
         for process, name in ((server, "server"), *((worker, "worker") for worker in workers)):
@@ -188,7 +201,7 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
                 raise OpsError(
                     f"The {name} ended with exit code {process.returncode}: see above and .prefect/server.log"
                 )
-        time.sleep(0.5)
+        time.sleep(0.2)
 
 
 async def apply(console: Console, declared: "Declared") -> UUID | None:
@@ -217,16 +230,16 @@ async def apply(console: Console, declared: "Declared") -> UUID | None:
         return (await client.create_flow_run_from_deployment(deployment.id)).id
 
 
-def final_state(url: str) -> str | None:
+def final_state(api: httpx.Client, run_id: UUID) -> str | None:
     """Return the name of the state in which a run ended, or None while it has not."""
     with suppress(httpx.HTTPError):
-        run = httpx.get(url, timeout=10).json()
+        run = api.get(f"flow_runs/{run_id}").json()
         if run.get("state_type") in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
             return run["state_name"]
     return None
 
 
-def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_ready(api: httpx.Client, server: subprocess.Popen[bytes], log: Path) -> None:
     """Return when our server answers: the one with our Prefect home.
 
     Raises:
@@ -236,11 +249,10 @@ def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> No
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and server.poll() is None:
         with suppress(httpx.HTTPError, ValueError, LookupError, TypeError):
-            settings = httpx.get(f"{url}/admin/settings", timeout=2)
-            if settings.is_success and settings.json()["home"] == str(HOME):
+            if api.get("admin/settings", timeout=2).json()["home"] == str(HOME):
                 return
-        time.sleep(0.2)
-    port = httpx.URL(url).port or 80
+        time.sleep(0.1)
+    port = api.base_url.port or 80
     if server.poll() is not None and free_port(port) != port:
         raise PortTaken(f"Another program has just taken port {port}: starting once more")
     tail = log.read_text("utf-8", "replace").splitlines()[-5:]
@@ -262,7 +274,7 @@ def stop_leftovers(console: Console) -> None:
     with suppress(OSError, ValueError):
         for pid in json.loads(STATE.read_text("utf-8"))["pids"]:
             shown = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
-            if "-m prefect" in shown:  # the number may belong to another program by now
+            if "prefect" in shown and "start --" in shown:  # the number may belong to another program by now
                 console.print(f"Stopping what an earlier `make dev` left: {shown.strip()}")
                 os.killpg(pid, signal.SIGKILL)
     STATE.unlink(missing_ok=True)

@@ -137,6 +137,19 @@ def test_a_killed_dev_is_cleaned_up_by_the_next(project: Path, env: dict[str, st
     assert started_in(copy / ".prefect") == []
 
 
+def test_ctrl_c_before_the_server_answers(project: Path, env: dict[str, str], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
+    dev = Dev(copy, env, show=False)
+    while len(started_in(copy / ".prefect")) < 2:  # the server, and the worker that waits for it
+        assert dev.process.poll() is None, "".join(dev.lines)
+        time.sleep(0.1)
+    dev.stop()
+    assert not [line for line in dev.lines if line.startswith("Server") or "Traceback" in line]
+    assert "Stopped." in dev.lines[-1]
+    assert started_in(copy / ".prefect") == []
+
+
 def test_two_that_start_at_once_get_a_port_each(project: Path, env: dict[str, str], tmp_path: Path) -> None:
     both = []
     for name in ("one", "other"):
