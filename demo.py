@@ -21,6 +21,7 @@ from rich.markup import escape
 TEMPLATE = Path(__file__).resolve().parent
 DEMO = TEMPLATE / "demo"
 RUNNING = DEMO.with_name(".demo.pid")  # of the `make dev` that this program has started, until it has stopped it
+LEFTOVERS = "from rich.console import Console; from ops.dev import stop_leftovers; stop_leftovers(Console())"
 TRACEBACK = re.compile(r"\s|Traceback|The above exception|During handling")  # the run that fails has a long one
 console = Console(highlight=False, soft_wrap=True)
 
@@ -113,8 +114,7 @@ def stop_an_earlier_one() -> None:
     with suppress(OSError, ValueError):
         os.killpg(int(RUNNING.read_text()), signal.SIGKILL)
     if (DEMO / ".prefect/dev.json").exists():
-        leftovers = "from rich.console import Console; from ops.dev import stop_leftovers; stop_leftovers(Console())"
-        subprocess.run([DEMO / ".venv/bin/python", "-c", leftovers], cwd=DEMO, check=False)
+        subprocess.run([DEMO / ".venv/bin/python", "-c", LEFTOVERS], cwd=DEMO, check=False)
     RUNNING.unlink(missing_ok=True)
 
 

@@ -35,9 +35,9 @@ STATE = HOME / "dev.json"  # the environment and the processes of the `dev` that
 USUAL_PORT = 4200
 FIRST_RUN = "etl/etl-daily"  # started when its deployment is new on the server
 # `python -m prefect`, sooner: imports and migrations make many objects and no garbage.
-PREFECT = "import gc, sys; gc.set_threshold(50_000); from prefect.cli import app; app()"
-# A worker loads while the server starts, and goes on when its work pool is there: at the end of its input.
-WORKER = PREFECT.replace("app()", "import prefect.cli.worker, prefect.workers.process; sys.stdin.read(); app()")
+PREFECT = "import gc, os; gc.set_threshold(50_000); from prefect.cli import app; app()"
+# A worker loads while the server starts, then waits to be told that its work pool is there. It ends if we do.
+WORKER = PREFECT.replace("app()", "import prefect.cli.worker, prefect.workers.process; os.read(0, 1) and app()")
 
 
 class PortTaken(OpsError):
@@ -162,8 +162,10 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
             start_new_session=True,
         )
         processes.append(process)
-        STATE.write_text(json.dumps({"env": env, "pids": [p.pid for p in processes]}), "utf-8")
-        STATE.chmod(0o600)
+        draft = STATE.with_suffix(".new")  # a kill at any time leaves the old file or the new one
+        draft.write_text(json.dumps({"env": env, "pids": [p.pid for p in processes]}), "utf-8")
+        draft.chmod(0o600)
+        draft.replace(STATE)
         return process
 
     log = HOME / "server.log"
@@ -188,6 +190,7 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
         wait_until_ready(api, server, log)
     console.print(f"Server    http://127.0.0.1:{port}  (its log: .prefect/server.log)")
     first_run = asyncio.run(apply(console, declared))
+    os.write(go, bytes(len(workers)))
     os.close(go)
     console.print("Ready. In another terminal:  make run    Stop with Ctrl-C")
     if first_run:
@@ -206,8 +209,6 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
 
 async def apply(console: Console, declared: "Declared") -> UUID | None:
     """Apply what is declared; return the id of a first run when the deployment for it has just been created."""
-    from prefect.client.orchestration import get_client
-
     from ops.api import connect
     from ops.doctor import try_database
     from ops.reconcile import apply, make_plan
@@ -225,7 +226,7 @@ async def apply(console: Console, declared: "Declared") -> UUID | None:
             if not answers:
                 console.print(f"No first run: {escape(line)}")
                 return None
-    async with get_client() as client:  # it waits, unlike the one of `connect`, while SQLite is busy with the worker
+    async with connect(waits=True) as client:
         deployment = await client.read_deployment_by_name(FIRST_RUN)
         return (await client.create_flow_run_from_deployment(deployment.id)).id
 
@@ -273,7 +274,8 @@ def stop_leftovers(console: Console) -> None:
     """Stop what a killed `dev` left running; it holds no lock any more, but its children may live on."""
     with suppress(OSError, ValueError):
         for pid in json.loads(STATE.read_text("utf-8"))["pids"]:
-            shown = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
+            command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]  # -ww: the whole of it, whatever the path
+            shown = subprocess.run(command, capture_output=True, text=True).stdout
             if "prefect" in shown and "start --" in shown:  # the number may belong to another program by now
                 console.print(f"Stopping what an earlier `make dev` left: {shown.strip()}")
                 os.killpg(pid, signal.SIGKILL)

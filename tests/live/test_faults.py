@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from ops_server import run_ops
 
-from demo import Dev
+from demo import LEFTOVERS, Dev
 
 pytestmark = pytest.mark.live
 
@@ -112,6 +112,13 @@ def started_in(home: Path) -> list[int]:
     return found
 
 
+def wait_for_processes(project: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(found := started_in(project / ".prefect")) != count and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(found) == count
+
+
 def test_a_killed_dev_is_cleaned_up_by_the_next(project: Path, env: dict[str, str], tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(project, copy, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
@@ -137,17 +144,21 @@ def test_a_killed_dev_is_cleaned_up_by_the_next(project: Path, env: dict[str, st
     assert started_in(copy / ".prefect") == []
 
 
-def test_ctrl_c_before_the_server_answers(project: Path, env: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_before_the_server_answers(
+    sign: signal.Signals, project: Path, env: dict[str, str], tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(project, copy, symlinks=True, ignore=shutil.ignore_patterns(".prefect"))
     dev = Dev(copy, env, show=False)
-    while len(started_in(copy / ".prefect")) < 2:  # the server, and the worker that waits for it
-        assert dev.process.poll() is None, "".join(dev.lines)
-        time.sleep(0.1)
-    dev.stop()
+    wait_for_processes(copy, 2)  # the server, and the worker that waits for it
+    os.killpg(dev.process.pid, sign)
+    dev.process.wait(60)
+    left = 0 if sign == signal.SIGINT else 1  # who is killed stops no server, but its worker ends
+    wait_for_processes(copy, left)
     assert not [line for line in dev.lines if line.startswith("Server") or "Traceback" in line]
-    assert "Stopped." in dev.lines[-1]
-    assert started_in(copy / ".prefect") == []
+    subprocess.run([copy / ".venv/bin/python", "-c", LEFTOVERS], cwd=copy, check=True)
+    wait_for_processes(copy, 0)
 
 
 def test_two_that_start_at_once_get_a_port_each(project: Path, env: dict[str, str], tmp_path: Path) -> None:
