@@ -84,7 +84,7 @@ class Server:
 
     def __call__(self, method: str, path: str, body: Any = None) -> Any:
         """Send one request, as a person or another program would."""
-        for _ in range(30):  # 503: SQLite is busy with another write
+        for _ in range(150):  # 503: SQLite is busy with another write, in a storm with many
             answer = self.client.request(method, self.url + path, json=body)
             if answer.status_code != 503:
                 break

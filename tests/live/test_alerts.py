@@ -372,7 +372,7 @@ def storm(api: Callable[..., Any], deployment: str) -> list[dict[str, Any]]:
         api("POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": "FAILED"}, "force": True})
         return run
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(4) as pool:
         return [*pool.map(fail, range(STORM))]
 
 
