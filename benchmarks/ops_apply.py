@@ -105,7 +105,7 @@ def main() -> None:
         python = str(project / ".venv/bin/python")
         prefect = str(project / ".venv/bin/prefect")
         apply, deploy = [python, "-m", "ops", "apply", "--yes"], [prefect, "--no-prompt", "deploy", "--all"]
-        importing = [python, "-c", "import prefect"]
+        importing = [python, "-c", "from prefect import flow"]  # as each flow begins
         seconds(importing, project, env)  # compiles it
         with fresh_server(project, Path(folder) / "ops-home", env) as here:
             ours = [seconds(apply, project, here) for _ in range(3)]
@@ -119,7 +119,7 @@ def main() -> None:
     print("                    ops apply    deploy --all    ratio")
     print(f"  from empty        {ours[0]:7.1f} s    {theirs[0]:10.1f} s   {theirs[0] / ours[0]:6.1f}")
     print(f"  nothing changed   {unchanged:7.1f} s    {theirs[1]:10.1f} s   {theirs[1] / unchanged:6.1f}")
-    print(f"  nothing changed, without the {alone:.1f} s of `import prefect`: {unchanged - alone:.1f} s")
+    print(f"  nothing changed, without the {alone:.1f} s of `from prefect import flow`: {unchanged - alone:.1f} s")
 
 
 if __name__ == "__main__":
