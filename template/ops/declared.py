@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from ops import deployments
 from ops.automations import alert_tags, automations
 from ops.blocks import BLOCKS
-from ops.environments import ENVIRONMENTS
+from ops.environments import ENVIRONMENTS, Environment
 from ops.kinds import KINDS, Fields, automation_fields
 from ops.limits import GLOBAL_CONCURRENCY_LIMITS, TAG_LIMITS
 from ops.settings import PROJECT, PROJECT_TAG, MissingSetting, OpsError, Settings, problems, run_variables
@@ -48,25 +48,14 @@ class Declared:
         self.stand_ins: dict[str, str] = {}  # id -> what is not on the server yet
 
         environment = ENVIRONMENTS[settings.prefect_env]
-        pools = [pool.model_copy(update={"name": pool.name + environment.pool_suffix}) for pool in work_pools(settings)]
-        local = {pool.name: pool.type for pool in pools if environment.local and pool.type != "process"}
         for name, setting in Settings.model_fields.items():
             if setting.default == "" and not (getattr(settings, name) or environment.local):  # work pools need it
                 self.faults.append(str(MissingSetting({name.upper(): setting.description or ""})))
-        if local:
-            types = " and ".join(sorted({*local.values()}))
-            self.notes.append(f"{types} is for other environments: runs are processes of the pool {LOCAL_POOL}")
-        for pool in [*(pool for pool in pools if pool.name not in local), *([local_pool()] if local else [])]:
-            self.add("work pool", pool.name, set_fields(pool))
-        for pool_name, queues in WORK_QUEUES.items():
-            owner = pool_name + environment.pool_suffix
-            owner = LOCAL_POOL if owner in local else owner
-            if owner not in self.objects["work pool"]:
-                self.faults.append(f"work queues of {pool_name}: that work pool is not declared in ops/work_pools.py")
-            for queue in queues:
-                name = f"{owner}/{queue.name}"
-                if owner != LOCAL_POOL or name not in self.objects["work queue"]:  # two pools may have such a queue
-                    self.add("work queue", name, {"work_pool_name": owner, **set_fields(queue)})
+        pools = [pool.model_copy(update={"name": pool.name + environment.pool_suffix}) for pool in work_pools(settings)]
+        # A laptop lacks the containers or the cloud of other pools: one pool of processes, and so one worker, stands in.
+        stays = [pool.name for pool in pools if pool.type == "process" or not environment.local]
+        self.homes = {pool.name: pool.name if pool.name in stays else LOCAL_POOL for pool in pools}
+        self.add_pools(pools, environment)
         for limit in GLOBAL_CONCURRENCY_LIMITS:
             self.add("global concurrency limit", limit.name, set_fields(limit))
         for tag, slots in TAG_LIMITS.items():
@@ -76,23 +65,45 @@ class Declared:
             self.add("variable", variable.name, {"name": variable.name, "value": variable.value, "tags": tags})
         for name, make in BLOCKS.items():
             self.add_block(name, make)
+        self.add_deployments(pools, environment)
+        if settings.preview:
+            self.leave_only_deployments(settings.preview)
+
+    def add_pools(self, pools: list[WorkPoolCreate], environment: Environment) -> None:
+        """Declare the work pools and their queues."""
         for pool in pools:
             self.faults += [f"work pool {pool.name}: {fault}" for fault in misfit_defaults(pool.base_job_template)]
+            if self.homes[pool.name] == pool.name:
+                self.add("work pool", pool.name, set_fields(pool))
+        if types := sorted({pool.type for pool in pools if self.homes[pool.name] != pool.name}):
+            self.add("work pool", LOCAL_POOL, set_fields(local_pool()))
+            told = f"{' and '.join(types)} is for other environments: runs are processes of the pool {LOCAL_POOL}"
+            self.notes.append(told)
+        for pool_name, queues in WORK_QUEUES.items():
+            home = self.homes.get(pool_name + environment.pool_suffix)
+            if not home:
+                self.faults.append(f"work queues of {pool_name}: that work pool is not declared in ops/work_pools.py")
+                continue
+            for queue in queues:
+                name = f"{home}/{queue.name}"
+                if home != LOCAL_POOL or name not in self.objects["work queue"]:  # two pools may have such a queue
+                    self.add("work queue", name, {"work_pool_name": home, **set_fields(queue)})
+
+    def add_deployments(self, pools: list[WorkPoolCreate], environment: Environment) -> None:
+        """Declare the deployments of prefect.yaml, with the tags and variables that each of them gets."""
         self.objects["deployment"], self.triggers, faults = deployments.load(environment, pools)
         self.faults += faults
         for deployment in self.objects["deployment"].values():
             try:
-                deployment["tags"] = sorted(alert_tags(settings, deployment))
+                deployment["tags"] = sorted(alert_tags(self.settings, deployment))
             except OpsError as error:
                 self.faults += error.faults
             job_variables = deployment["job_variables"]
-            job_variables["env"] = {**run_variables(settings), **(job_variables.get("env") or {})}
-            if deployment["work_pool_name"] in local:
+            job_variables["env"] = {**run_variables(self.settings), **(job_variables.get("env") or {})}
+            if self.homes.get(deployment["work_pool_name"]) == LOCAL_POOL:
                 known = local_pool().base_job_template["variables"]["properties"]
-                kept = {name: value for name, value in deployment["job_variables"].items() if name in known}
+                kept = {name: value for name, value in job_variables.items() if name in known}
                 deployment |= {"work_pool_name": LOCAL_POOL, "job_variables": kept, "pull_steps": []}
-        if settings.preview:
-            self.leave_only_deployments(settings.preview)
 
     def leave_only_deployments(self, preview: str) -> None:
         """Make this a preview: deployments under names of their own; all else is that of the server."""
@@ -189,7 +200,7 @@ class Declared:
 
 @cache
 def local_pool() -> WorkPoolCreate:
-    """Return the pool, and so the worker, that stands in for all whose containers or cloud a laptop lacks."""
+    """Return the pool that stands in for others on a laptop."""
     from prefect.workers.process import ProcessWorker  # not above: it takes time, and most need it not
 
     template = job_template(ProcessWorker, command="python -m prefect.engine")
