@@ -160,6 +160,8 @@ def machine() -> str:
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     env = without_prefect_settings({k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"})
+    # What starts this in the background has it ignore Ctrl-C, and so would Prefect's worker: then nothing stops it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     times: dict[str, list[Clock]] = {"ours": [], "by hand": []}
     for number in range(rounds + 1):  # the first round warms the caches and does not count
         for name, way in (("ours", ours), ("by hand", by_hand)):
