@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from ops_server import run_ops
+from test_live import eventually
 
 from demo import LEFTOVERS, Dev
 
@@ -113,10 +114,7 @@ def started_in(home: Path) -> list[int]:
 
 
 def wait_for_processes(project: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while len(found := started_in(project / ".prefect")) != count and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert len(found) == count
+    eventually(lambda: len(started_in(project / ".prefect")) == count, 60, f"{count} processes")
 
 
 def test_a_killed_dev_is_cleaned_up_by_the_next(project: Path, env: dict[str, str], tmp_path: Path) -> None:
