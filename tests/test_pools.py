@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
+from uuid import uuid4
 
 import google.auth
 import kubernetes_validate
@@ -26,9 +27,12 @@ from cfnlint.api import lint_all
 from checks import faults
 from google.auth.credentials import AnonymousCredentials
 from jsonschema import Draft7Validator, Draft202012Validator
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 POOLS = DEFAULTS["pools"]
 KUBERNETES = "1.34"
+OWN = {"env": {"OWN": "1"}}  # a variable of a deployment: it joins those of the pool
 
 
 def fits() -> list[Answers]:
@@ -76,10 +80,10 @@ def imported(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.undo()
 
 
-def declared(module: Any) -> Any:
-    """Return the declarations, with every setting that is needed."""
+def declared(module: Any, **given: str) -> Any:
+    """Return the declarations for production, or for what is given, with every setting that is needed."""
     needed = {name: "given" for name, field in module.Settings.model_fields.items() if field.default == ""}
-    return module.Declared(module.Settings(_env_file=None, prefect_env="prod", **needed))
+    return module.Declared(module.Settings(_env_file=None, **{"prefect_env": "prod", **needed, **given}))
 
 
 @pytest.mark.parametrize("answers", FITS, ids=label)
@@ -208,7 +212,10 @@ def fits_its_worker(template: Any, worker: str) -> dict[str, Any]:
     Draft202012Validator(variables | {"required": []}).validate(given)
     module, name = worker.rsplit(".", 1)
     configuration = getattr(importlib.import_module(module), name).job_configuration
-    job = asyncio.run(configuration.from_template_and_values(template, IMAGE, client=AsyncMock()))
+    job = asyncio.run(configuration.from_template_and_values(template, IMAGE | OWN, client=AsyncMock()))
+    of_a_worker = {PREFECT_API_URL: "http://prefect.example/api", PREFECT_API_KEY: "key"}
+    with temporary_settings(of_a_worker | {PREFECT_LOGGING_TO_API_ENABLED: False}):
+        job.prepare_for_flow_run(FlowRun(name="a-run", flow_id=uuid4()))
     return job.model_dump()
 
 
@@ -235,11 +242,15 @@ def test_pools_fit_their_workers_and_misspelt_job_variables_are_found(
             assert at_home.faults == [], answers
             assert [one["type"] for one in at_home.objects["work pool"].values()] == ["process"]
             assert ("base_job_template" in pool) == ("worker" in row)
+            for_all = module.run_variables(mine.settings)
+            assert envs(mine) == [None if "worker" in row else for_all] * 2
+            assert envs(declared(module, prefect_env="preview", preview="pr-12")) == [for_all] * 2
             if "worker" in row:
                 for one in (pool, *others):
                     command = one["base_job_template"]["variables"]["properties"]["command"].get("default")
                     assert (command == "python -m prefect.engine") == (row.get("engine") or not row["image"])
                     job = fits_its_worker(one["base_job_template"], row["worker"])
+                    assert job["env"].items() >= (for_all | OWN["env"]).items()
                     if one["type"] == "kubernetes":
                         kubernetes_validate.validate(job["job_manifest"], KUBERNETES, strict=True)
             else:
@@ -254,6 +265,29 @@ def test_pools_fit_their_workers_and_misspelt_job_variables_are_found(
                 f"deployment {name}: unknown job variable evn, did you mean env?"
                 for name in ("etl-daily", "ml-training")
             ], answers
+
+
+def envs(declared: Any) -> list[Any]:
+    """Return the environment variables that the deployments themselves have."""
+    return [one["job_variables"].get("env") for one in declared.objects["deployment"].values()]
+
+
+def test_variables_of_a_work_pool_itself_stay(render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    project = render()
+    file = project / "ops/work_pools.py"
+    right = file.read_text("utf-8")
+    for own, told in (({"PREFECT_LOGGING_LEVEL": "DEBUG"}, ""), ([{"name": "A"}], "is not of type 'object'")):
+        file.write_text(
+            right.replace("job_template(ProcessWorker,", f"job_template(ProcessWorker, env={own},"), "utf-8"
+        )
+        with monkeypatch.context() as patch, imported(project, patch) as module:
+            mine = declared(module)
+        assert len(mine.faults) == bool(told)
+        assert told in "".join(mine.faults)
+        env = module.job_variables_of(mine.objects["work pool"]["my-flows"])["env"]["default"]
+        assert env == own if told else env == module.run_variables(mine.settings) | own
+        assert envs(mine) == [None, None]
 
 
 @pytest.mark.parametrize("pool", [name for name, row in POOLS.items() if row.get("lists_secrets")])

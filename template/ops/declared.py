@@ -74,9 +74,9 @@ class Declared:
         for pool in pools:
             self.faults += [f"work pool {pool.name}: {fault}" for fault in misfit_defaults(pool.base_job_template)]
             if self.homes[pool.name] == pool.name:
-                self.add("work pool", pool.name, set_fields(pool))
+                self.add("work pool", pool.name, self.with_run_variables(pool))
         if types := sorted({pool.type for pool in pools if self.homes[pool.name] != pool.name}):
-            self.add("work pool", LOCAL_POOL, set_fields(local_pool()))
+            self.add("work pool", LOCAL_POOL, self.with_run_variables(local_pool()))
             told = f"{' and '.join(types)} is for other environments: runs are processes of the pool {LOCAL_POOL}"
             self.notes.append(told)
         for pool_name, queues in WORK_QUEUES.items():
@@ -89,8 +89,20 @@ class Declared:
                 if home != LOCAL_POOL or name not in self.objects["work queue"]:  # two pools may have such a queue
                     self.add("work queue", name, {"work_pool_name": home, **set_fields(queue)})
 
+    def with_run_variables(self, pool: WorkPoolCreate) -> Fields:
+        """Return the fields of a work pool that gives its runs their variables; what its own `env` sets stays."""
+        fields = set_fields(pool)
+        env = job_variables_of(fields).get("env", {})
+        if isinstance(own := env.get("default") or {}, dict):  # else it is told as a fault
+            env["default"] = {**run_variables(self.settings), **own}
+        return fields
+
     def add_deployments(self, pools: list[WorkPoolCreate], environment: Environment) -> None:
-        """Declare the deployments of prefect.yaml, with the tags and variables that each of them gets."""
+        """Declare the deployments of prefect.yaml, with the tags that each of them gets.
+
+        A preview's have the variables of runs, for the pool is another environment's; so have those in a pool whose job
+        template is not ours.
+        """
         self.objects["deployment"], self.triggers, faults = deployments.load(environment, pools)
         self.faults += faults
         for deployment in self.objects["deployment"].values():
@@ -99,9 +111,11 @@ class Declared:
             except OpsError as error:
                 self.faults += error.faults
             job_variables = deployment["job_variables"]
-            job_variables["env"] = {**run_variables(self.settings), **(job_variables.get("env") or {})}
-            if self.homes.get(deployment["work_pool_name"]) == LOCAL_POOL:
-                known = local_pool().base_job_template["variables"]["properties"]
+            home = self.homes.get(deployment["work_pool_name"], "")
+            known = job_variables_of(self.objects["work pool"].get(home, {}))
+            if self.settings.preview or "env" not in known:
+                job_variables["env"] = {**run_variables(self.settings), **(job_variables.get("env") or {})}
+            if home == LOCAL_POOL:
                 kept = {name: value for name, value in job_variables.items() if name in known}
                 deployment |= {"work_pool_name": LOCAL_POOL, "job_variables": kept, "pull_steps": []}
 
@@ -205,6 +219,11 @@ def local_pool() -> WorkPoolCreate:
 
     template = job_template(ProcessWorker, command="python -m prefect.engine")
     return WorkPoolCreate(name=LOCAL_POOL, type="process", base_job_template=template)
+
+
+def job_variables_of(pool: Fields) -> dict[str, Any]:
+    """Return what the job template of a work pool says of its job variables; nothing if it has none."""
+    return pool.get("base_job_template", {}).get("variables", {}).get("properties", {})
 
 
 def misfit_defaults(template: dict[str, Any]) -> Iterator[str]:

@@ -136,7 +136,8 @@ def test_runs_read_secrets_and_keep_results(
     cloud.keep(path, ROTATED)
     assert f"******** has {len(ROTATED)} characters" in project("-c", PROBE)
 
-    deployed = server("GET", "/deployments/name/etl/etl-daily")["job_variables"]["env"]
+    job_variables = server("GET", "/work_pools/cloudy")["base_job_template"]["variables"]["properties"]
+    deployed = job_variables["env"]["default"]
     project.env |= {name: value for name, value in deployed.items() if "STORAGE" in name}
     assert "Cached" not in project("-m", "flows.etl")
     if cloud.objects:
