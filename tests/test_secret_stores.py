@@ -1,6 +1,7 @@
 """Where secrets are kept is no business of a flow; each store is asked as it wants to be."""
 
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -56,6 +57,25 @@ def test_the_readme_says_how_to_keep_what_flows_read(store: str, render: Render)
             assert f"{name.upper().replace('-', '_')}=\n" in example
     needed = [*row.get("settings", {}), *(["database-password"] if "create" in row else [])]
     assert all(f"`{name}`" in readme.split("## What lies where")[0] for name in needed)
+
+
+@pytest.mark.parametrize(
+    ("question", "choice", "cloud"),
+    [
+        *(("secrets_backend", name, row["clouds"][0]) for name, row in STORES.items()),
+        *(("result_storage", name, row["clouds"][0]) for name, row in DEFAULTS["storages"].items()),
+    ],
+)
+def test_projects_on_one_server_share_no_block(question: str, choice: str, cloud: str, render: Render) -> None:
+    """But for the secrets of flows, whose names are the flows' own."""
+    project = render(cloud_provider=cloud, database="duckdb", from_airflow=True, **{question: choice})
+    with imported(project, "ops.blocks") as blocks:
+        shared = [name for name in blocks.BLOCKS if not name.startswith("my-flows-")]
+    assert len(blocks.BLOCKS) > len(shared)
+    assert shared == [name for name in ("etl-source-token",) if name in blocks.BLOCKS]
+    for file in (project / "runtime").glob("*.py"):
+        loaded = re.findall(r'\.load\("([^"]+)"', file.read_text("utf-8"))
+        assert [name for name in loaded if name not in blocks.BLOCKS] == []
 
 
 # --- HashiCorp Vault, over HTTP ----------------------------------------------------------------------

@@ -25,7 +25,7 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
-from ops.settings import ROOT, OpsError, Settings
+from ops.settings import PROJECT, ROOT, OpsError, Settings
 
 if TYPE_CHECKING:
     from ops.declared import Declared
@@ -218,7 +218,7 @@ async def apply(console: Console, declared: "Declared") -> UUID | None:
         plan = await make_plan(client, declared)
         print_notes(plan, console)
         done = await apply(client, declared, plan, lambda change: print_change(change, console))
-    if "warehouse" in declared.left_out or not any(change.name == FIRST_RUN for change in done):
+    if f"{PROJECT}-warehouse" in declared.left_out or not any(change.name == FIRST_RUN for change in done):
         return None
     for name, fields in declared.objects["block"].items():
         if hasattr(fields["block"], "get_engine"):

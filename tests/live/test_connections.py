@@ -127,7 +127,7 @@ def test_runs_read_secrets_and_keep_results(
 
     project("-m", "ops", "apply", "--yes")
     assert "0 to create, 0 to update" in project("-m", "ops", "plan")
-    assert "warehouse: duckdb" in project("-m", "ops", "doctor", code=1)  # there is no worker
+    assert "cloudy-warehouse: duckdb" in project("-m", "ops", "doctor", code=1)  # there is no worker
 
     missing = project("-c", PROBE, code=1)
     assert re.search(f"There is no secret etl-source-token: (aws|gcloud|az|vault) .* {path}", missing)
@@ -165,8 +165,8 @@ def test_blocks_of_what_is_elsewhere_are_written_and_read_back(
     project("-m", "ops", "apply", "--yes", "--only", "block")
     assert "0 to create, 0 to update" in project("-m", "ops", "plan", "--only", "block")
     same = project("-c", COMPARE)
-    assert "same: warehouse" in same
-    assert ("same: results" in same) == ("result_storage" in answers)
+    assert f"same: {project.folder.name}-warehouse" in same
+    assert (f"same: {project.folder.name}-results" in same) == ("result_storage" in answers)
     project.env["DATABASE_USER"] = "somebody-else"
     changes = project("-m", "ops", "plan", "--only", "block", code=2 if answers["database"] != "bigquery" else 0)
     assert ("connection_info.username changes" in changes) == (answers["database"] != "bigquery")
