@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -212,7 +211,6 @@ class Declared:
             self.add("automation", automation.name, automation_fields(tagged))
 
 
-@cache
 def local_pool() -> WorkPoolCreate:
     """Return the pool that stands in for others on a laptop."""
     from prefect.workers.process import ProcessWorker  # not above: it takes time, and most need it not
