@@ -9,6 +9,8 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from prefect.automations import AutomationCore
 from prefect.blocks.core import Block
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.utilities.dispatch import get_registry_for_type
+from prefect.workers.base import BaseWorker
 from pydantic import BaseModel, ValidationError
 
 from ops import deployments
@@ -22,6 +24,7 @@ from ops.variables import VARIABLES
 from ops.work_pools import WORK_QUEUES, job_template, work_pools
 
 LOCAL_POOL = f"{PROJECT}-local"  # a name of its own: the type of a pool cannot change
+LOOKED_UP = {"work pool": ["base_job_template"], "deployment": ["job_variables", "pull_steps"]}  # by workers
 Ids = dict[tuple[str, str], str]  # (kind, name) -> id on the server
 logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its errors repeat an address, which is a secret
 
@@ -70,13 +73,16 @@ class Declared:
 
     def add_pools(self, pools: list[WorkPoolCreate], environment: Environment) -> None:
         """Declare the work pools and their queues."""
+        types = get_registry_for_type(BaseWorker) or {}
         for pool in pools:
+            if pool.type not in types and (near := deployments.hint(pool.type, types, cutoff=0.9)):
+                self.faults.append(f"work pool {pool.name}: unknown type {pool.type}{near}")
             self.faults += [f"work pool {pool.name}: {fault}" for fault in misfit_defaults(pool.base_job_template)]
             if self.homes[pool.name] == pool.name:
                 self.add("work pool", pool.name, self.with_run_variables(pool))
-        if types := sorted({pool.type for pool in pools if self.homes[pool.name] != pool.name}):
+        if others := sorted({pool.type for pool in pools if self.homes[pool.name] != pool.name}):
             self.add("work pool", LOCAL_POOL, self.with_run_variables(local_pool()))
-            told = f"{' and '.join(types)} is for other environments: runs are processes of the pool {LOCAL_POOL}"
+            told = f"{' and '.join(others)} is for other environments: runs are processes of the pool {LOCAL_POOL}"
             self.notes.append(told)
         for pool_name, queues in WORK_QUEUES.items():
             home = self.homes.get(pool_name + environment.pool_suffix)
@@ -153,6 +159,13 @@ class Declared:
                 mode="json", by_alias=True, include=declared_fields, context={"include_secrets": True}
             )
             self.add("block", self.blocks[name], {"name": name, "data": data, "block": block})
+
+    def references(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the blocks and variables that workers will look up: for which work pool or deployment, kind, name."""
+        for label, parts in LOOKED_UP.items():
+            for name, fields in self.objects[label].items():
+                for kind, referred in sorted(deployments.references([fields.get(part) for part in parts])):
+                    yield f"{label} {name}", kind, referred
 
     def check_provisioned(self, pool: Fields, found: Fields) -> list[str]:
         """Return what is wrong with a pool whose job template Prefect Cloud makes, and with its job variables.

@@ -300,6 +300,16 @@ def check_references(raw: dict[str, Any]) -> Iterator[str]:
             yield f"{placeholder.full_match} works in job_variables and pull only: load it in the flow"
 
 
+def references(content: Any) -> Iterator[tuple[str, str]]:
+    """Yield kind and name of each block and variable that workers will look up for job variables and pull steps."""
+    for placeholder in find_placeholders(content):
+        parts = placeholder.name.split(".")[2:]  # without prefect.blocks or prefect.variables
+        if placeholder.type is PlaceholderType.BLOCK_DOCUMENT:
+            yield "block", "/".join(parts[:2])
+        elif placeholder.type is PlaceholderType.VARIABLE:
+            yield "variable", ".".join(parts)
+
+
 def read_triggers(name: str, entries: list[dict[str, Any]], faults: list[str]) -> Iterator[Any]:
     """Yield the triggers of a deployment; add to `faults` what is wrong, also a key that Prefect would drop in silence."""
     for position, raw in enumerate(entries, start=1):

@@ -80,7 +80,7 @@ async def make_plan(client: PrefectClient, declared: Declared, only: str = "") -
     Raises:
         OpsError: with every fault of the declarations, and every clash with another project's objects
     """
-    me = declared.owner
+    me, references = declared.owner, list(declared.references())
     plan = Plan(notes=[*declared.notes, *await check_version(client)])
     variables = await VARIABLES.read(client, set())
     registries = {v["name"].removeprefix(REGISTRY): v["value"] for v in variables if v["name"].startswith(REGISTRY)}
@@ -98,13 +98,18 @@ async def make_plan(client: PrefectClient, declared: Declared, only: str = "") -
     async def read(kind: Kind) -> list[Fields]:
         if kind is VARIABLES:
             return [variable for variable in variables if not variable["name"].startswith(REGISTRY)]
-        names = {*declared.objects[kind.label], *marked(kind)}
+        referred = {name for _, label, name in references if label == kind.label}
+        names = {*declared.objects[kind.label], *marked(kind), *referred}
         return await kind.read(client, names, f"project:{me}")
 
     server = dict(zip(KINDS, await asyncio.gather(*(read(kind) for kind in KINDS)), strict=True))
     plan.ids = {(kind.label, kind.name(found)): found["id"] for kind in KINDS for found in server[kind]}
     declared.add_automations(plan.ids)
     faults = list(dict.fromkeys(declared.faults))
+    for who, label, name in references:  # a worker takes nothing for a variable that is not there
+        there = name in declared.objects[label] or name.rpartition("/")[2] in declared.left_out
+        if not there and (label, name) not in plan.ids:
+            faults.append(f"{who} refers to the {label} {name}, which is neither declared nor on the server")
     for kind in KINDS:
         # Names of automations are not unique: our oldest is the one that is declared.
         objects = sorted(server[kind], key=lambda found: (owner(kind, found) != me, str(found.get("created"))))

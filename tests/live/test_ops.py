@@ -398,8 +398,13 @@ def test_all_faults_are_told_and_nothing_is_written(ops: Project) -> None:
             'WORK_QUEUES = {"no-such-pool": [WorkQueueCreate(name="urgent")]}',
             "work queues of no-such-pool: that work pool is not declared",
         ),
+        (
+            "work_pools",
+            "of = work_pools\nwork_pools = lambda settings: [of(settings)[0].model_copy(update={'type': 'proces'})]",
+            "work pool my-flows: unknown type proces, did you mean process?",
+        ),
     ],
-    ids=["a name that is refused", "a queue of a pool that is not declared"],
+    ids=["a name that is refused", "a queue of a pool that is not declared", "a type that is misspelt"],
 )
 def test_a_declaration_that_the_server_would_refuse(ops: Project, module: str, text: str, told: str) -> None:
     ops.deploy(NIGHTLY)
@@ -408,6 +413,35 @@ def test_a_declaration_that_the_server_would_refuse(ops: Project, module: str, t
     (line,) = is_clear(refused, 1)
     assert told in line
     assert not refused.writes
+
+
+def test_references_that_no_worker_could_resolve(ops: Project) -> None:
+    """What a worker looks up is in the repository or on the server, or its setting is missing, which is told."""
+    misspelt = {"env": {"A": "{{ prefect.blocks.secret.etl-sorce-token }}", "B": "{{ prefect.variables.treshold }}"}}
+    nightly = {
+        **NIGHTLY,
+        "work_pool": {"name": "my-flows", "job_variables": misspelt},
+        "pull": [{"prefect.deployments.steps.git_clone": {"access_token": "{{ prefect.blocks.secret.git.value }}"}}],
+    }
+    ops.deploy(nightly, ORDERS)
+    refused = ops("apply", "--yes")
+    assert is_clear(refused, 1) == [
+        f"deployment sample/nightly refers to the {missing}, which is neither declared nor on the server"
+        for missing in ("block secret/etl-sorce-token", "block secret/git", "variable treshold")
+    ]
+    assert not refused.writes
+    ops.declare("variables", VARIABLES.replace("threshold", "treshold"))
+    ops.declare("blocks", 'BLOCKS["git"] = BLOCKS["etl-sorce-token"] = BLOCKS["etl-source-token"]')
+    succeeds(ops("apply", "--yes"))
+    declare_each_kind(ops)
+    ops.deploy(nightly, ORDERS)
+    assert "3 not declared any more" in succeeds(ops("apply", "--yes")).out
+    preview = {"PREFECT_ENV": "preview", "PREVIEW": "pr-12"}  # it declares no block and no variable
+    assert "2 written" in succeeds(ops("apply", "--yes", **preview)).out
+    succeeds(ops("destroy", "--yes", **preview))
+    succeeds(ops("destroy", "--yes"))
+    ops.deploy(ORDERS)
+    assert "block etl-source-token is left out" in succeeds(ops("apply", "--yes", ETL_SOURCE_TOKEN="")).out
 
 
 def test_what_prefect_yaml_says_of_triggers_and_of_the_environment(ops: Project, server: Server) -> None:
