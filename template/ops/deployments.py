@@ -37,6 +37,11 @@ Triggers = list[tuple[str, Any]]  # flow/deployment and the trigger that runs it
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def leave_out_nulls(cls, raw: Any) -> Any:  # `prefect deploy` writes each key that it knows
+        return {key: value for key, value in raw.items() if value is not None} if isinstance(raw, dict) else raw
+
 
 TIMINGS = {"cron": CronSchedule, "interval": IntervalSchedule, "rrule": RRuleSchedule}
 

@@ -97,9 +97,14 @@ def test_the_sample_has_no_fault(check: Check, sample: Fields) -> None:
     assert check(sample, {**sample, "name": "other"}) == []
 
 
+def test_a_key_without_a_value_is_not_given(check: Check, sample: Fields) -> None:
+    empty = dict.fromkeys(["version", "tags", "schedules", "concurrency_limit", "enforce_parameter_schema", "build"])
+    assert check(sample | empty | {"work_pool": sample["work_pool"] | {"work_queue_name": None}}) == []
+
+
 FAULTS: list[tuple[str, Fields]] = [
     ("unknown key schedulez, did you mean schedules?", {"schedulez": []}),
-    ("entrypoint: Input should be a valid string", {"entrypoint": None}),
+    ("entrypoint: Field required", {"entrypoint": None}),
     ("say where workers find the code with `pull:`", {"pull": None}),
     ("environment variable NO_SUCH_NAME is not set", {"version": "{{ $NO_SUCH_NAME }}"}),
     ("unknown parameter batchsize, did you mean batch_size?", {"parameters": {"batchsize": 5}}),
