@@ -75,7 +75,8 @@ class Declared:
         """Declare the work pools and their queues."""
         types = get_registry_for_type(BaseWorker) or {}
         for pool in pools:
-            if pool.type not in types and (near := deployments.hint(pool.type, types, cutoff=0.9)):
+            type = pool.type.partition(":")[0]  # of ecs:push, ecs
+            if type not in types and (near := deployments.hint(type, types, cutoff=0.9)):
                 self.faults.append(f"work pool {pool.name}: unknown type {pool.type}{near}")
             self.faults += [f"work pool {pool.name}: {fault}" for fault in misfit_defaults(pool.base_job_template)]
             if self.homes[pool.name] == pool.name:
