@@ -11,6 +11,7 @@ from prefect.blocks.core import Block
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.utilities.dispatch import get_registry_for_type
 from prefect.workers.base import BaseWorker
+from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, ValidationError
 
 from ops import deployments
@@ -75,8 +76,8 @@ class Declared:
         """Declare the work pools and their queues."""
         types = get_registry_for_type(BaseWorker) or {}
         for pool in pools:
-            type = pool.type.partition(":")[0]  # of ecs:push, ecs
-            if type not in types and (near := deployments.hint(type, types, cutoff=0.9)):
+            kind = pool.type.partition(":")[0]  # of ecs:push, ecs
+            if kind not in types and (near := deployments.hint(kind, types, cutoff=0.9)):
                 self.faults.append(f"work pool {pool.name}: unknown type {pool.type}{near}")
             self.faults += [f"work pool {pool.name}: {fault}" for fault in misfit_defaults(pool.base_job_template)]
             if self.homes[pool.name] == pool.name:
@@ -227,8 +228,6 @@ class Declared:
 
 def local_pool() -> WorkPoolCreate:
     """Return the pool that stands in for others on a laptop."""
-    from prefect.workers.process import ProcessWorker  # not above: it takes time, and most need it not
-
     template = job_template(ProcessWorker, command="python -m prefect.engine")
     return WorkPoolCreate(name=LOCAL_POOL, type="process", base_job_template=template)
 
