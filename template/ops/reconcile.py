@@ -107,8 +107,8 @@ async def make_plan(client: PrefectClient, declared: Declared, only: str = "") -
     declared.add_automations(plan.ids)
     faults = list(dict.fromkeys(declared.faults))
     for who, label, name in references:  # a worker takes nothing for a variable that is not there
-        there = name in declared.objects[label] or name.rpartition("/")[2] in declared.left_out
-        if not there and (label, name) not in plan.ids:
+        left_out = label == "block" and name.rpartition("/")[2] in declared.left_out
+        if not (left_out or name in declared.objects[label] or (label, name) in plan.ids):
             faults.append(f"{who} refers to the {label} {name}, which is neither declared nor on the server")
     for kind in KINDS:
         # Names of automations are not unique: our oldest is the one that is declared.

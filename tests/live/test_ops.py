@@ -415,33 +415,50 @@ def test_a_declaration_that_the_server_would_refuse(ops: Project, module: str, t
     assert not refused.writes
 
 
+REFERRED = {
+    **NIGHTLY,
+    "work_pool": {
+        "name": "my-flows",
+        "job_variables": {
+            "env": {"A": "{{ prefect.blocks.secret.etl-sorce-token }}", "B": "{{ prefect.variables.treshold }}"}
+        },
+    },
+    "pull": [{"prefect.deployments.steps.git_clone": {"access_token": "{{ prefect.blocks.secret.git.value }}"}}],
+}
+PREVIEW = {"PREFECT_ENV": "preview", "PREVIEW": "pr-12"}
+
+
 def test_references_that_no_worker_could_resolve(ops: Project) -> None:
-    """What a worker looks up is in the repository or on the server, or its setting is missing, which is told."""
-    misspelt = {"env": {"A": "{{ prefect.blocks.secret.etl-sorce-token }}", "B": "{{ prefect.variables.treshold }}"}}
-    nightly = {
-        **NIGHTLY,
-        "work_pool": {"name": "my-flows", "job_variables": misspelt},
-        "pull": [{"prefect.deployments.steps.git_clone": {"access_token": "{{ prefect.blocks.secret.git.value }}"}}],
-    }
-    ops.deploy(nightly, ORDERS)
+    """What a worker looks up is in the repository, or the command that would deploy it says that it is nowhere."""
+    ops.deploy(REFERRED, ORDERS)
     refused = ops("apply", "--yes")
     assert is_clear(refused, 1) == [
         f"deployment sample/nightly refers to the {missing}, which is neither declared nor on the server"
         for missing in ("block secret/etl-sorce-token", "block secret/git", "variable treshold")
     ]
     assert not refused.writes
+
+
+def test_references_to_what_the_server_alone_has(ops: Project) -> None:
+    """Also a preview's, which declares neither blocks nor variables."""
+    ops.deploy(REFERRED, ORDERS)
     ops.declare("variables", VARIABLES.replace("threshold", "treshold"))
     ops.declare("blocks", 'BLOCKS["git"] = BLOCKS["etl-sorce-token"] = BLOCKS["etl-source-token"]')
     succeeds(ops("apply", "--yes"))
     declare_each_kind(ops)
-    ops.deploy(nightly, ORDERS)
+    ops.deploy(REFERRED, ORDERS)
     assert "3 not declared any more" in succeeds(ops("apply", "--yes")).out
-    preview = {"PREFECT_ENV": "preview", "PREVIEW": "pr-12"}  # it declares no block and no variable
-    assert "2 written" in succeeds(ops("apply", "--yes", **preview)).out
-    succeeds(ops("destroy", "--yes", **preview))
-    succeeds(ops("destroy", "--yes"))
+    assert "2 written" in succeeds(ops("apply", "--yes", **PREVIEW)).out
+    succeeds(ops("destroy", "--yes", **PREVIEW))
+
+
+def test_references_to_a_block_whose_setting_is_missing(ops: Project) -> None:
+    """That it is left out is told, and stops nothing; a variable that is called like it is another thing."""
     ops.deploy(ORDERS)
     assert "block etl-source-token is left out" in succeeds(ops("apply", "--yes", ETL_SOURCE_TOKEN="")).out
+    ops.deploy({**NIGHTLY, "pull": [{"git_clone": {"branch": "{{ prefect.variables.etl-source-token }}"}}]})
+    (line,) = is_clear(ops("plan", ETL_SOURCE_TOKEN=""), 1)
+    assert "refers to the variable etl-source-token, which is neither" in line
 
 
 def test_what_prefect_yaml_says_of_triggers_and_of_the_environment(ops: Project, server: Server) -> None:
