@@ -123,6 +123,22 @@ def test_prefect_cloud_sends_email_itself(load: Loaded) -> None:
     assert told.keys() == {"type", "emails", "subject", "body"}
 
 
+@pytest.mark.parametrize("more", ["", "?to=b@example.com"])
+def test_an_address_for_mail_may_have_no_options(load: Loaded, more: str) -> None:
+    _, blocks, _ = load(alert_channels=("email",), alert_on=("failure",))
+    make, _ = blocks.CHANNELS["email"]
+    (mail,) = make(f"mailtos://user:password@gmail.com{more}", "failure")._apprise_client
+    assert "format=text" in mail.url()
+
+
+def test_without_an_address_mail_by_prefect_cloud_is_a_fault(load: Loaded) -> None:
+    with temporary_settings({PREFECT_API_URL: CLOUD}):
+        automations, blocks, settings = load(alert_channels=("email",), alert_on=("failure",), prefect_backend="cloud")
+        settings.alert_email_url = None
+        with pytest.raises(automations.OpsError, match=r"^ALERT_EMAIL_URL is not set: "):
+            declared((automations, blocks, settings))
+
+
 def test_sendgrid_takes_mail_by_smtp(load: Loaded) -> None:
     """The address for SendGrid in docs/alerts.md."""
     _, blocks, _ = load(alert_channels=("email",), alert_on=("failure",))

@@ -153,6 +153,24 @@ def test_runs_get_settings_of_receivers_that_are_set_and_no_others(render: Rende
     assert variables(DD_DOGSTATSD_URL="udp://agent:8125") == datadog
 
 
+def test_datadog_gets_the_commit_as_version_wherever_it_is_deployed_from(render: Render) -> None:
+    """Not only where CI sets IMAGE_TAG: else the next plan on a laptop would take it away."""
+    project = render(observability=["datadog"], pool_type="kubernetes")
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.com")
+    for arguments in (("init", "-q"), ("add", "--all"), ("commit", "-qm", "x")):
+        subprocess.run([*git, *arguments], cwd=project, check=True)
+    commit = subprocess.check_output([*git, "rev-parse", "HEAD"], cwd=project, text=True).strip()
+    show = (
+        "import json; from ops.declared import Declared, job_variables_of; from ops.settings import Settings;"
+        "pools = Declared(Settings()).objects['work pool'].values();"
+        "print(json.dumps([job_variables_of(pool)['env']['default']['DD_VERSION'] for pool in pools]))"
+    )
+    env = {"PATH": os.environ["PATH"], "DD_DOGSTATSD_URL": "udp://agent:8125", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", show], cwd=project, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) == {commit}
+
+
 @pytest.mark.parametrize(("pool", "backend"), [("docker", "server"), ("kubernetes", "server"), ("kubernetes", "cloud")])
 def test_the_readme_says_what_compose_holds(pool: str, backend: str, render: Render) -> None:
     project = render(pool_type=pool, prefect_backend=backend, observability=["prometheus"])

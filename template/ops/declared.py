@@ -58,6 +58,7 @@ class Declared:
         # A laptop lacks the containers or the cloud of other pools: one pool of processes, and so one worker, stands in.
         stays = [pool.name for pool in pools if pool.type == "process" or not environment.local]
         self.homes = {pool.name: pool.name if pool.name in stays else LOCAL_POOL for pool in pools}
+        found = deployments.load(environment, pools)  # first: it sets IMAGE_TAG, which the variables of runs may repeat
         self.add_pools(pools, environment)
         for limit in GLOBAL_CONCURRENCY_LIMITS:
             self.add("global concurrency limit", limit.name, set_fields(limit))
@@ -68,7 +69,7 @@ class Declared:
             self.add("variable", variable.name, {"name": variable.name, "value": variable.value, "tags": tags})
         for name, make in BLOCKS.items():
             self.add_block(name, make)
-        self.add_deployments(pools, environment)
+        self.add_deployments(*found)
         if settings.preview:
             self.leave_only_deployments(settings.preview)
 
@@ -104,13 +105,13 @@ class Declared:
             env["default"] = {**run_variables(self.settings), **own}
         return fields
 
-    def add_deployments(self, pools: list[WorkPoolCreate], environment: Environment) -> None:
-        """Declare the deployments of prefect.yaml, with the tags that each of them gets.
+    def add_deployments(self, found: dict[str, Fields], triggers: deployments.Triggers, faults: list[str]) -> None:
+        """Declare the deployments found in prefect.yaml, with the tags that each of them gets.
 
         A preview's have the variables of runs, for the pool is another environment's; so have those in a pool whose job
         template is not ours.
         """
-        self.objects["deployment"], self.triggers, faults = deployments.load(environment, pools)
+        self.objects["deployment"], self.triggers = found, triggers
         self.faults += faults
         for deployment in self.objects["deployment"].values():
             try:
@@ -202,9 +203,13 @@ class Declared:
             return stand_in
 
         def block_id(name: str) -> UUID:
-            if name not in self.blocks:
-                raise OpsError(f"automations need block {name}: {self.left_out.get(name, 'ops/blocks.py has none')}")
-            return id_of("block", self.blocks[name])
+            if name in self.blocks:
+                return id_of("block", self.blocks[name])
+            told = self.left_out.get(name, "ops/blocks.py has none")
+            there = [id for (kind, one), id in ids.items() if kind == "block" and one.endswith(f"/{name}")]
+            if name in self.left_out and there:  # whoever deploys has the setting: to look, nobody needs it
+                return UUID(there[0])
+            raise OpsError(f"automations need block {name}: {told}")
 
         self.objects["automation"], self.stand_ins = {}, {}
         if self.settings.preview:

@@ -207,7 +207,7 @@ def commit() -> str:
     git = partial(subprocess.check_output, cwd=ROOT, stderr=subprocess.DEVNULL, text=True)
     try:
         changed = git(["git", "status", "--porcelain", "."])
-        return UNCOMMITTED if changed else git(["git", "rev-parse", "--short=12", "HEAD"]).strip()
+        return UNCOMMITTED if changed else git(["git", "rev-parse", "HEAD"]).strip()
     except (OSError, subprocess.CalledProcessError):
         return UNCOMMITTED
 

@@ -69,7 +69,7 @@ class Project:
         git = ["git", "-C", str(self.folder), "-c", "user.name=t", "-c", "user.email=t@example.com"]
         subprocess.run([*git, "add", "--all"], check=True)
         subprocess.run([*git, "commit", "--quiet", "--message", "Commit"], check=True)
-        return subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], text=True).strip()
+        return subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
 
     def run(self, deployment: str) -> tuple[str, str]:
         """Run a deployment; return the name of the state in which it ended, and its log."""
