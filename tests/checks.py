@@ -29,7 +29,7 @@ PARSERS = {
 # Markup that somebody else renders: Prefect when an alert fires or a deployment is read, GitHub when a workflow runs.
 FOREIGN_MARKUP = {
     "tests/conftest.py": r"\{\{ env \}\}",
-    "*/*deployments.py": r"\{\{ (\$[A-Z_]+|imge\.image) \}\}",
+    "*/*deployments.py": r"\{\{ (\$[A-Z_]+|ima?ge\.image) \}\}",
     "ops/automations.py": r"\{\{ \}\}|\{%-? (for|if|set text|end\w+)\b.*?%\}|\{\{ \", \" if not loop\.last \}\}"
     r"|\{\{[^{}]*\b(flow|flow_run|deployment|event|name|value|text|work_pool)\b[^{}]*\}\}",
     "observability/*": r"\{\{ ?[$a-z_.| A-Z]+ ?\}\}",

@@ -466,12 +466,13 @@ def test_make_template_drift_shows_what_differs(project: Path) -> None:
     with (project / "Makefile").open("a", encoding="utf-8") as file:
         file.write("mine:\n")
     (project / "ops/limits.py").unlink()
-    (project / "flows/etl.py").write_text("", "utf-8")
+    for file in ("flows/etl.py", "tests/test_etl.py", "tests/conftest.py"):
+        (project / file).write_text("", "utf-8")
     (project / "mine.py").touch()
     before = tree(project)
     done = make(project, "template-drift", "ARGS=--patch")
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^ (\S+) +\|", done.stdout, re.MULTILINE) == ["Makefile", "ops/limits.py"]
+    assert re.findall(r"^ (\S+) +\|", done.stdout, re.MULTILINE) == ["Makefile", "ops/limits.py", "tests/conftest.py"]
     assert "\n+mine:\n" in done.stdout
     assert tree(project) == before
 

@@ -148,7 +148,8 @@ def load(
                 schedule.active = schedule.active and environment.schedules
             name = f"{flow.name}/{entry.name}"
             found += [f"{name} is declared twice"] if name in declared else []
-            found += [*check(entry, schema), *check_work_pool(entry.work_pool, schemas), *check_references(raw)]
+            ours = [] if entry.pull else list(images)
+            found += [*check(entry, schema), *check_work_pool(entry.work_pool, schemas, ours), *check_references(raw)]
             declared[name] = to_fields(entry, flow, schema, environment)
             triggers += [(name, trigger) for trigger in read_triggers(name, entry.triggers, found)]
         except OpsError as error:
@@ -279,12 +280,23 @@ def check(entry: Deployment, schema: dict[str, Any]) -> Iterator[str]:
             yield f"parameter {', '.join(missing)}{origin} has no value, so its runs would fail"
 
 
-def check_work_pool(pool: WorkPool, schemas: dict[str, dict[str, Any] | None]) -> Iterator[str]:
-    """Yield the faults of the pool's name and of the job variables against the pool's job template."""
-    if schema := schemas.get(pool.name):
-        yield from misfits("job variable", pool.job_variables, schema)
-    elif pool.name not in schemas:
+def check_work_pool(pool: WorkPool, schemas: dict[str, dict[str, Any] | None], images: list[str]) -> Iterator[str]:
+    """Yield the faults of the pool's name and of the job variables against the pool's job template.
+
+    Args:
+        pool: what the entry says of it
+        schemas: of the job variables of each declared pool; None where Prefect Cloud has it
+        images: ids of the steps that build one, if the flows are nowhere else
+    """
+    if pool.name not in schemas:
         yield f"work pool {pool.name} is not declared in ops/work_pools.py{hint(pool.name, schemas)}"
+        return
+    schema = schemas[pool.name]
+    if schema:
+        yield from misfits("job variable", pool.job_variables, schema)
+    default = (schema or {"properties": {"image": {}}})["properties"].get("image", {"default": "none is needed"})
+    if images and not (pool.job_variables.get("image") or default.get("default")):
+        yield f"its runs would have no flows: in job_variables, set image to that of the step {images[0]}, as others do"
     for placeholder in sorted(find_placeholders(pool.job_variables)):
         if placeholder.type is PlaceholderType.STANDARD:
             yield f"{placeholder.full_match} is no output of a step under build"

@@ -102,6 +102,16 @@ def test_a_key_without_a_value_is_not_given(check: Check, sample: Fields) -> Non
     assert check(sample | empty | {"work_pool": sample["work_pool"] | {"work_queue_name": None}}) == []
 
 
+def test_an_image_that_is_built_and_not_used(check: Check, sample: Fields) -> None:
+    """Job variables of a deployment's own take the place of all that YAML's anchor had."""
+    build = [{"build_docker_image": {"id": "image", "image_name": "sample", "tag": "1"}}]
+    (line,) = check(sample, build=build)
+    assert "in job_variables, set image to that of the step image" in line
+    assert check(sample | {"pull": [{"git_clone": {"repository": "https://example.com"}}]}, build=build) == []
+    pool = {"name": "main-pool", "job_variables": {"image": "{{ image.image }}"}}
+    assert check(sample | {"work_pool": pool}, build=build) == []
+
+
 FAULTS: list[tuple[str, Fields]] = [
     ("unknown key schedulez, did you mean schedules?", {"schedulez": []}),
     ("entrypoint: Field required", {"entrypoint": None}),
