@@ -369,6 +369,39 @@ def test_variables_of_a_work_pool_itself_stay(render: Render, monkeypatch: pytes
         assert envs(mine) == [None, None]
 
 
+LIMITS = {"cloud-run": ("timeout", 1), "vertex-ai": ("maximum_run_time_hours", 3600)}  # job variable, its seconds
+
+
+@pytest.mark.parametrize("pool", LIMITS)
+def test_a_platform_gives_a_run_the_time_that_its_flow_has(
+    pool: str, render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setenv("IMAGE_TAG", "1")
+    monkeypatch.setattr(google.auth, "default", lambda *_, **__: (AnonymousCredentials(), "project"))
+    name, seconds = LIMITS[pool]
+    with monkeypatch.context() as patch, imported(render(pool_type=pool), patch) as module:
+        mine = declared(module)
+        deployments = {one["work_pool_name"]: one for one in mine.objects["deployment"].values()}
+        for one in mine.objects["work pool"].values():
+            entrypoint = deployments[one["name"]]["entrypoint"].rpartition(".")
+            flow = getattr(importlib.import_module(entrypoint[0]), entrypoint[2])
+            given = one["base_job_template"]["variables"]["properties"][name]["default"]
+            assert flow.timeout_seconds + 300 <= given * seconds
+
+
+@pytest.mark.parametrize("storage", ["local", "gcs"])
+def test_the_model_outlives_its_container_where_results_do(
+    storage: str, render: Render, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = render(pool_type="cloud-run", result_storage=storage)
+    with imported(project, monkeypatch):
+        flow = importlib.import_module("flows.ml_training").ml_training
+        assert flow.persist_result == (True if storage == "gcs" else None)
+    told = (project / "README.md").read_text("utf-8")
+    assert ("is kept as the result of its run" in told) == (storage == "gcs")
+
+
 @pytest.mark.parametrize("pool", [name for name, row in POOLS.items() if row.get("lists_secrets")])
 def test_the_work_pool_refers_to_the_secrets_of_runs(
     pool: str, render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
