@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import boto3
 import pytest
 import yaml
 from answers import DEFAULTS, Render
@@ -41,11 +42,74 @@ def test_a_cloud_trusts_the_jobs_of_main_only(cloud: str, ci: str, render: Rende
         resources = json.loads(text)["resources"]
         trusts = [one["properties"] for one in resources if one["type"].endswith("/federatedIdentityCredentials")]
         assert {trust["issuer"] for trust in trusts} == {f"https://{ISSUERS[ci]['issuer']}"}
+        assert [trust["audiences"] for trust in trusts] == [["api://AzureADTokenExchange"]]
         found = [trust["subject"] for trust in trusts]
         names = [one["name"] for one in resources]
         assert len(names) == len(set(names))
-    assert found == [ISSUERS[ci]["subject"]]
+    row = ISSUERS[ci] | ISSUERS[ci].get(cloud, {})
+    assert found == [row["subject"]]
     assert "*" not in found[0]
+    assert row["issuer"] in text
+    readme = (project / "README.md").read_text("utf-8")
+    assert f"Put in there what is yours:\n`{'`, `'.join(row['names'])}`." in readme
+    assert all(name in text for name in row["names"])
+    assert ("*Branch control*" in readme) == (ci == "azure-devops")  # its subject names no branch
+    others = {other["variables"] for other in ISSUERS.values()} - {row["variables"]}
+    assert (f"{row['variables']}: `" in readme) == (
+        (cloud, ci) not in {("aws", "azure-devops"), ("azure", "azure-devops")}
+    )
+    assert not [told for told in others if told in readme]
+
+
+def test_google_takes_the_token_of_a_connection_in_azure(render: Render) -> None:
+    """As its documentation says: by the number of the audience, and by the end of a subject that is too long for it."""
+    flags = yaml.safe_load((deliver(render, "gcp", ci="azure-devops") / "infra/registry-gcp.yaml").read_text("utf-8"))
+    assert flags["--issuer-uri"].startswith("https://login.microsoftonline.com/")
+    assert flags["--allowed-audiences"] == "fb60f99c-7a34-4190-8149-302f77469936"
+    assert flags["--attribute-mapping"] == {"google.subject": "assertion.sub.extract('/sc/{service_connection}')"}
+
+
+REGISTRIES = {
+    "aws": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team",
+    "gcp": "europe-docker.pkg.dev/acme/images",
+    "azure": "acme.azurecr.io",
+}
+
+
+@pytest.mark.parametrize("ci", ["github", "none"])
+@pytest.mark.parametrize("cloud", REGISTRIES)
+def test_the_registry_is_made_where_its_address_says(cloud: str, ci: str, render: Render) -> None:
+    project = render(pool_type="docker", image_registry=REGISTRIES[cloud], ci=ci)
+    readme = (project / "README.md").read_text("utf-8").replace("\\\n", "")
+    commands = [line for line in readme.splitlines() if line.startswith("$ ")]
+    (make,) = [line for line in commands if re.search(r"(repository|repositories|acr) create|create-repository", line)]
+    if cloud == "aws":
+        assert "--region eu-west-1 --repository-name team/my-flows" in make
+        assert ("IMMUTABLE_WITH_EXCLUSION" in make) == (ci == "github")  # on a laptop, the same commit is pushed twice
+        cloudformation = [line for line in commands if line.startswith("$ aws cloudformation")]
+        assert all("--region eu-west-1" in line for line in cloudformation)
+        if ci == "github":
+            policy = (project / "infra/registry-aws.yaml").read_text("utf-8")
+            assert ":ecr:eu-west-1:123456789012:repository/team/my-flows" in policy
+            assert [str(match) for match in lint_all(policy) if match.rule.id[0] in "EW"] == []
+    elif cloud == "gcp":
+        assert (
+            make
+            == "$ gcloud artifacts repositories create images --repository-format docker --location europe --project acme"
+        )
+        assert "$GCP_" not in "".join(commands)
+        assert all("--project acme" in line for line in commands if line.startswith("$ gcloud"))
+    else:
+        assert "--name acme " in make
+
+
+def test_amazon_knows_how_its_repository_is_made() -> None:
+    """The arguments of the command in README.md, in the model of AWS's own library."""
+    client = boto3.client("ecr", region_name="eu-west-1", aws_access_key_id="x", aws_secret_access_key="x")  # noqa: S106
+    members = client.meta.service_model.operation_model("CreateRepository").input_shape.members
+    assert "IMMUTABLE_WITH_EXCLUSION" in members["imageTagMutability"].enum
+    assert members["imageTagMutabilityExclusionFilters"].member.members.keys() == {"filterType", "filter"}
+    assert members["imageTagMutabilityExclusionFilters"].member.members["filterType"].enum == ["WILDCARD"]
 
 
 @pytest.mark.parametrize("registry", ["ghcr.io/owner", "owner"])
@@ -110,7 +174,11 @@ def test_the_image_is_built_scanned_and_pushed_under_the_name_in_prefect_yaml(re
     [
         ("ghcr.io/owner", "", "docker login --username me --password-stdin ghcr.io < hush-hush"),
         ("owner", "", "docker login --username me --password-stdin docker.io < hush-hush"),
-        (CLOUDS["aws"]["registry"], "aws ecr get-login-password", "docker login --username AWS --password-stdin HOST"),
+        (
+            CLOUDS["aws"]["registry"],
+            "aws ecr get-login-password --region region",
+            "docker login --username AWS --password-stdin HOST",
+        ),
         (
             CLOUDS["gcp"]["registry"],
             "gcloud auth print-access-token",

@@ -270,7 +270,9 @@ def test_a_registry_with_a_path_is_one_repository_in_all_files(render: Render) -
     ecr = render(pool_type="ecs", image_registry="1.dkr.ecr.eu-west-1.amazonaws.com/team", ci="github")
     for file in ("infra/ecs.yaml", "infra/registry-aws.yaml"):
         assert ":repository/team/my-flows" in (ecr / file).read_text("utf-8")
-    assert "aws ecr create-repository --repository-name team/my-flows\n" in (ecr / "README.md").read_text("utf-8")
+    assert "aws ecr create-repository --region eu-west-1 --repository-name team/my-flows " in (
+        ecr / "README.md"
+    ).read_text("utf-8")
     acr = render(pool_type="container-instances", image_registry="acme.azurecr.io/team")
     assert '{"registry_url": "acme.azurecr.io", "identity"' in (acr / "ops/work_pools.py").read_text("utf-8")
     google = render(pool_type="cloud-run", image_registry="europe-docker.pkg.dev/acme/team/flows", ci="github")

@@ -81,6 +81,14 @@ def test_bad_text_is_refused(question: str, answer: Any, refuse: Refuse) -> None
     refuse({**asked, question: answer}, f"'{question}': {question} {RULES[question]}")
 
 
+@pytest.mark.parametrize("registry", ["europe-docker.pkg.dev", "europe-docker.pkg.dev/acme"])
+def test_a_registry_of_google_without_its_repository_is_refused(registry: str, refuse: Refuse) -> None:
+    refuse(
+        {"pool_type": "docker", "image_registry": registry},
+        "image_registry must name project and repository of Artifact",
+    )
+
+
 @pytest.mark.parametrize("question", CHOICES)
 def test_unknown_choice_is_refused(question: str, refuse: Refuse) -> None:
     fit = [value for value, reason in offered(QUESTIONS[question], DEFAULTS).items() if not reason]
