@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import io
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -399,7 +400,7 @@ def test_the_model_outlives_its_container_where_results_do(
     project = render(pool_type="cloud-run", result_storage=storage)
     with imported(project, monkeypatch):
         flow = importlib.import_module("flows.ml_training").ml_training
-        assert flow.persist_result == (True if storage == "gcs" else None)
+        assert flow.persist_result  # whatever the answer: it may change, and flows do not follow
     told = (project / "README.md").read_text("utf-8")
     assert ("is kept as the result of its run" in told) == (storage == "gcs")
 
@@ -428,6 +429,98 @@ def test_the_work_pool_refers_to_the_secrets_of_runs(
                 "ETL_SOURCE_TOKEN": {"secret": "my-flows-etl-source-token", "version": "latest"},
                 "DATABASE_PASSWORD": {"secret": "my-flows-database-password", "version": "latest"},
             }
+
+
+TOOLS = ("aws", "az", "bq", "gcloud")
+STAND_IN = f"""#!{sys.executable}
+import json, os, sys
+taken = {{"--data-file -", "--secret-string file:///dev/stdin"}}
+said = sys.stdin.read() if any(option in " ".join(sys.argv) for option in taken) else None
+with open(os.environ["CALLS"], "a") as file:
+    print(json.dumps([os.path.basename(sys.argv[0]), sys.argv[1:], said]), file=file)
+print("answer")
+"""
+
+
+def called(readme: str, folder: Path, **env: str) -> list[tuple[str, list[str], str | None]]:
+    """Run the commands of a cloud in a README with stand-ins; return the tool, its arguments and what it was told."""
+    for tool in TOOLS:
+        (folder / tool).write_text(STAND_IN, "utf-8")
+        (folder / tool).chmod(0o755)
+    shown = "".join(re.findall(r"(?ms)^```console\n(.+?)^```", readme))
+    commands = re.findall(r"(?ms)^\$ (.+?)(?=^\$ |\Z)", shown)
+    ours = [command for command in commands if re.match(rf"[A-Z_]+=|printf |({'|'.join(TOOLS)}) ", command)]
+    env = {"PATH": f"{folder}:/usr/bin:/bin", "CALLS": str(folder / "calls")} | env
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", "".join(ours)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [tuple(json.loads(line)) for line in (folder / "calls").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("backend", ["server", "cloud"])
+@pytest.mark.parametrize("pool", ["cloud-run", "ecs"])
+def test_the_credential_of_the_api_is_stored_as_it_is(pool: str, backend: str, render: Render, tmp_path: Path) -> None:
+    """A newline at its end would be part of the header of each request of a run, which no client sends."""
+    readme = (render(pool_type=pool, prefect_backend=backend) / "README.md").read_text("utf-8")
+    credential = DEFAULTS["backends"][backend]["credential"]
+    calls = called(readme, tmp_path, GCP_PROJECT="p", GCP_REGION="r", **{credential: "key"})
+    assert [said for _, _, said in calls if said is not None] == ["key"]
+
+
+STORED = [
+    {"cloud_provider": "aws", "secrets_backend": "aws-secrets-manager", "result_storage": "s3"},
+    {"cloud_provider": "gcp", "secrets_backend": "gcp-secret-manager", "result_storage": "gcs"},
+    {"cloud_provider": "azure", "secrets_backend": "azure-key-vault", "result_storage": "azure-blob"},
+]
+SETTINGS = {
+    name: name.lower()
+    for name in ("AZURE_RESOURCE_GROUP", "DATABASE_NAME", "DATABASE_PROJECT", "GCP_PROJECT", "RESULTS_BUCKET")
+} | {"RESULTS_CONTAINER": "results"}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        one | stored
+        for one in ONE_EACH
+        for stored in STORED
+        if {**one, **stored}["cloud_provider"] in POOLS[one["pool_type"]]["clouds"]
+    ],
+    ids=label,
+)
+def test_runs_get_the_rights_that_the_examples_need(answers: Answers, render: Render, tmp_path: Path) -> None:
+    project = render(**answers, database="bigquery")
+    section = (project / "README.md").read_text("utf-8").partition("## What runs may do\n")[2].partition("\n## ")[0]
+    calls = called(section, tmp_path, **SETTINGS)
+    said = [" ".join([tool, *arguments]) for tool, arguments, _ in calls]
+    assert any("roles/bigquery.jobUser" in one and "database_project" in one for one in said)
+    assert any("roles/bigquery.dataEditor` ON SCHEMA `database_name`" in one for one in said)
+    cloud, pool = answers["cloud_provider"], answers["pool_type"]
+    if pool == "ecs":
+        text = (project / "infra/ecs.yaml").read_text("utf-8")
+        assert [str(match) for match in lint_all(text) if match.rule.id[0] in "EW"] == []
+        assert "ResultsBucket=" in (project / "README.md").read_text("utf-8")
+        assert all(right in text for right in ("secretsmanager:GetSecretValue", "[s3:GetObject, s3:PutObject]"))
+        assert not [one for one in said if one.startswith("aws")]
+    elif cloud == "aws":
+        documents = [json.loads(words[-1]) for _, words, _ in calls if words[-2].endswith("-policy-document")]
+        assert {str(one["Statement"]["Resource"]) for one in documents if "Resource" in one["Statement"]} == {
+            "arn:aws:secretsmanager:*:*:secret:my-flows/etl-source-token-*",
+            "arn:aws:s3:::results_bucket/my-flows/*",
+        }
+    elif cloud == "gcp":
+        assert sum("my-flows-etl-source-token" in one and "secretAccessor" in one for one in said) == 1
+        # GcsBucket asks for the bucket before the object: the first role has no storage.buckets.get
+        roles = [one.split("--role ")[1].split()[0] for one in said if "gs://results_bucket" in one]
+        assert roles == ["roles/storage.objectUser", "roles/storage.legacyBucketReader"]
+    else:
+        assert sum("Key Vault Secrets User" in one and "/secrets/my-flows-etl-source-token" in one for one in said) == 1
+        assert sum("Storage Blob Data Contributor" in one and "/containers/results" in one for one in said) == 1
+    if pool == "kubernetes":
+        assert sum(("my-flows/flow-runs]" in one or "my-flows:flow-runs" in one) for one in said) == 1
+
+
+def test_a_project_without_a_cloud_speaks_of_no_rights(render: Render) -> None:
+    assert "## What runs may do" not in (render() / "README.md").read_text("utf-8")
 
 
 def other_defaults(pool: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
