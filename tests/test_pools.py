@@ -275,6 +275,9 @@ def test_a_registry_with_a_path_is_one_repository_in_all_files(render: Render) -
         ecr / "README.md"
     ).read_text("utf-8")
     acr = render(pool_type="container-instances", image_registry="acme.azurecr.io/team")
+    assert "--role AcrPull --scope $(az acr show --name acme " in (acr / "README.md").read_text("utf-8")
+    other = render(pool_type="container-instances", image_registry="ghcr.io/owner")
+    assert "AcrPull" not in (other / "README.md").read_text("utf-8")
     assert '{"registry_url": "acme.azurecr.io", "identity"' in (acr / "ops/work_pools.py").read_text("utf-8")
     google = render(pool_type="cloud-run", image_registry="europe-docker.pkg.dev/acme/team/flows", ci="github")
     assert "repositories add-iam-policy-binding team " in (google / "README.md").read_text("utf-8")
