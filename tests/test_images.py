@@ -1,10 +1,11 @@
 """The image, compose.yaml and the build in prefect.yaml, for every project that runs in containers."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import requires
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from answers import CHOICES, ROOT, Render
 
 BIN = Path(sys.executable).parent
+VERSIONS = yaml.safe_load((ROOT / "data/versions.yml").read_text("utf-8"))
 POOLS = yaml.safe_load((ROOT / "data/pools.yml").read_text("utf-8"))
 IMAGES = [name for name in CHOICES["pool_type"] if POOLS[name]["image"]]
 FILES = {"Dockerfile", ".dockerignore", "compose.yaml"}
@@ -81,6 +83,31 @@ def test_compose_is_pinned_checked_and_shows_nothing_without_a_password(render: 
         "${PREFECT_SERVER_API_AUTH_STRING:?"
     )
     assert compose["volumes"].keys() == {"postgres", "redis"}
+    server = services["server"]["environment"]
+    assert server["PREFECT_UI_API_URL"] == "/api"  # of whatever address a browser came by
+    assert server["PREFECT_UI_URL"]  # alerts have no links without it
+    worker = services["worker"]["environment"]
+    assert re.fullmatch(r"prefect-docker==[0-9.]+", worker["EXTRA_PIP_PACKAGES"])
+    assert worker["UV_EXCLUDE_NEWER"] == f"{VERSIONS['tested_on']}T00:00:00Z"
+    assert version("prefect-docker") == VERSIONS["prefect_docker"]  # what the live tests run
+
+
+def test_doctor_knows_what_compose_asks_for(render: Render) -> None:
+    """PREFECT_SERVER_API_AUTH_STRING was taken for a misspelt PREFECT_API_AUTH_STRING."""
+    folder = render(pool_type="docker", observability=["prometheus"])
+    asked = set(re.findall(r"\$\{([A-Z_]+)", (folder / "compose.yaml").read_text("utf-8")))
+    assert asked >= {"POSTGRES_PASSWORD", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_UI_URL"}
+    (folder / ".env").write_text("".join(f"{name}=given\n" for name in sorted(asked | {"ALERT_WEBHOOK_URL"})))
+    told = "from ops.doctor import try_settings; print(*[line for right, line in try_settings() if not right])"
+    done = subprocess.run([sys.executable, "-c", told], cwd=folder, env={"PATH": ""}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("registry", ["", "ghcr.io/owner"])
+def test_the_workers_of_compose_have_the_login_to_the_registry(registry: str, render: Render) -> None:
+    services = yaml.safe_load((render(pool_type="docker", image_registry=registry) / "compose.yaml").read_text("utf-8"))
+    mounted = services["services"]["worker"]["volumes"]
+    assert ("${DOCKER_CONFIG:-~/.docker}:/root/.docker:ro" in mounted) == (registry != "")
 
 
 @pytest.mark.skipif(not shutil.which("nginx"), reason="needs nginx (apt-get install nginx-light)")
@@ -99,10 +126,12 @@ def test_the_proxy_of_compose_is_valid_for_nginx(render: Render, tmp_path: Path)
     reason="needs Docker's plugin compose",
 )
 def test_compose_is_valid_for_docker(render: Render) -> None:
-    folder = render(pool_type="docker")
-    command = ["docker", "compose", "config", "--quiet"]
+    folder = render(pool_type="docker", image_registry="ghcr.io/owner")
+    command = ["docker", "compose", "config", "--format", "json"]
     refused = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert "set it in .env" in refused.stderr
     (folder / ".env").write_text("PREFECT_SERVER_API_AUTH_STRING=admin:secret\nPOSTGRES_PASSWORD=secret\n")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    login = {one["target"]: one["source"] for one in json.loads(done.stdout)["services"]["worker"]["volumes"]}
+    assert Path(login["/root/.docker"]).is_absolute()
