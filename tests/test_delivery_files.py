@@ -192,3 +192,4 @@ def test_the_login_fits_the_registry(registry: str, first: str, login: str, rend
     code, calls = make(project, tmp_path, "login", **CREDENTIALS)
     assert code == 0
     assert sorted(calls) == sorted(filter(None, [first, login.replace("HOST", registry.split("/")[0])]))
+    assert registry.split("/")[0] not in (project / "Makefile").read_text("utf-8").split()  # prefect.yaml has it

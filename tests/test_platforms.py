@@ -392,8 +392,10 @@ def test_without_settings_there_is_nothing_to_compare(ci: str, told: str, render
 
 
 @pytest.mark.parametrize("ci", ["github", *FILES])
-def test_renovate_can_read_its_configuration(ci: str, render: Render) -> None:
-    file = render(ci=ci, pool_type="docker") / "renovate.json"
+@pytest.mark.parametrize("pool", ["process", "docker", "kubernetes"])
+def test_renovate_reads_its_configuration_and_finds_what_each_row_is_for(ci: str, pool: str, render: Render) -> None:
+    project = render(ci=ci, pool_type=pool)
+    file = project / "renovate.json"
     done = subprocess.run(
         [BIN / "check-jsonschema", "--builtin-schema", "vendor.renovate", file, ROOT / "renovate.json"],
         capture_output=True,
@@ -401,10 +403,28 @@ def test_renovate_can_read_its_configuration(ci: str, render: Render) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     content = json.loads(file.read_text("utf-8"))
-    (manager,) = content["customManagers"]
+    named = {"docker-compose": "compose.yaml", "dockerfile": "Dockerfile"}
+    assert all((project / name).exists() == (manager in content["enabledManagers"]) for manager, name in named.items())
+    found = []
+    for manager in content["customManagers"]:
+        pattern = re.compile(manager["matchStrings"][0].replace("(?<", "(?P<"))
+        for path in manager["managerFilePatterns"]:
+            text = (project / path.strip("/^$")).read_text("utf-8")
+            matches = [one.groupdict() | {"file": path.strip("/^$")} for one in pattern.finditer(text)]
+            assert matches, manager["description"]
+            found += [(one["file"], one.get("depName") or manager["depNameTemplate"]) for one in matches]
+    assert {("Makefile", "uv")} <= set(found)
+    assert (("Dockerfile", "uv") in found) == (("Makefile", "anchore/grype") in found) == (pool != "process")
+    assert (("helm/targets.mk", "prefect-worker") in found) == (pool == "kubernetes")
+    texts = [path.read_text("utf-8") for path in project.rglob("*") if path.is_file() and path != file]
+    for rule in content.get("packageRules", []):
+        (name,) = rule["matchPackageNames"]
+        assert any(re.search(rf"(: |=){name}:", text) for text in texts), f"nothing to find for {name}"
+
+
+def test_renovate_pins_what_builds_and_scans(render: Render) -> None:
+    manager = json.loads((render(pool_type="docker") / "renovate.json").read_text("utf-8"))["customManagers"][0]
     pattern = re.compile(manager["matchStrings"][0].replace("(?<", "(?P<"))
-    makefile = (file.parent / "Makefile").read_text("utf-8")
-    assert [found["depName"] for found in pattern.finditer(makefile)] == ["anchore/grype"]
     pinned = pattern.search(f"anchore/grype:v1.2.3@sha256:{'0f' * 32} ")
     assert pinned
     assert pinned["currentDigest"] == f"sha256:{'0f' * 32}"
