@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine import docker, missing, provide
 from ops_server import AUTH, SECRET, SETTINGS, Server
+from test_live import eventually
 
 from demo import Dev, render
 
@@ -39,6 +41,23 @@ def probe() -> None:
     limit = next((file.read_text().strip() for file in groups if file.exists()), "")
     get_run_logger().info(f"uid={os.getuid()} app={told} memory={limit}")
     get_run_logger().info("the token is %s", read_secret("etl-source-token").get_secret_value())
+"""
+LINGER = """\
+import time
+
+from prefect import flow
+
+
+@flow
+def linger(megabytes: int = 0) -> None:
+    held = b"x" * (megabytes << 20)
+    time.sleep(600)
+    print(len(held))
+"""
+LINGER_DEPLOYMENT = """
+  - name: linger
+    entrypoint: flows.linger.linger
+    work_pool: *work_pool
 """
 DEPLOYMENT = """
   - name: probe
@@ -71,10 +90,19 @@ class Project:
         subprocess.run([*git, "commit", "--quiet", "--message", "Commit"], check=True)
         return subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
 
+    def start(self, deployment: str, **options: Any) -> str:
+        """Start a run of a deployment; return its id."""
+        id = self.server("GET", f"/deployments/name/{deployment}")["id"]
+        body = {"state": {"type": "SCHEDULED"}, **options}
+        return self.server("POST", f"/deployments/{id}/create_flow_run", body)["id"]
+
+    def reaches(self, run: str, state: str, seconds: float) -> None:
+        """Wait until a run is in a state."""
+        eventually(lambda: self.server("GET", f"/flow_runs/{run}")["state"]["name"] == state, seconds, state)
+
     def run(self, deployment: str) -> tuple[str, str]:
         """Run a deployment; return the name of the state in which it ended, and its log."""
-        id = self.server("GET", f"/deployments/name/{deployment}")["id"]
-        run = self.server("POST", f"/deployments/{id}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
+        run = self.start(deployment)
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             state = self.server("GET", f"/flow_runs/{run}")["state"]
@@ -101,9 +129,10 @@ def project(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
     assert found
     provide(found[1], folder.parent)
     (folder / "flows/probe.py").write_text(FLOW)
+    (folder / "flows/linger.py").write_text(LINGER)
     (folder / ".env").write_text(f"MY_PASSWORD={SECRET}\n")  # the environment has the others
     with (folder / "prefect.yaml").open("a") as file:
-        file.write(DEPLOYMENT)
+        file.write(DEPLOYMENT + LINGER_DEPLOYMENT)
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
     env = env | {name: os.environ[name] for name in ("DOCKER_HOST", "DOCKER_CONFIG") if name in os.environ}
     subprocess.run(["make", "--silent", ".venv/.synced"], cwd=folder, env=env, check=True)
@@ -164,6 +193,32 @@ def test_flows_run_in_containers_of_the_image(project: Project) -> None:
     for tool in ("pip", "uv", "setuptools", "prefect_docker", "pytest", "sqlalchemy", "ops"):
         with pytest.raises(RuntimeError, match="No module named"):
             docker("run", "--rm", f"boxed:{commit}", "python", "-c", f"import {tool}")
+
+
+def containers(run: str) -> list[str]:
+    """Return the containers of a run that are running."""
+    return docker("ps", "--quiet", "--filter", f"label=io.prefect.flow-run-id={run}").split()
+
+
+def test_a_cancelled_run_stops_and_one_without_memory_is_crashed(project: Project) -> None:
+    """By what watches the run in the container: the worker may miss the end of one that is removed at its end."""
+    little = {"mem_limit": "300m", "memswap_limit": "300m"}
+    with worker(project):
+        cancelled = project.start("linger/linger")
+        too_large = project.start("linger/linger", parameters={"megabytes": 1000}, job_variables=little)
+        try:
+            project.reaches(cancelled, "Running", 120)
+            command = [".venv/bin/prefect", "flow-run", "cancel", cancelled]
+            subprocess.run(command, cwd=project.folder, env=project.env, check=True, capture_output=True)
+            project.reaches(cancelled, "Cancelled", 60)
+            eventually(lambda: not containers(cancelled), 30, "end of the container")
+            project.reaches(too_large, "Crashed", 60)
+            message = project.server("GET", f"/flow_runs/{too_large}")["state"]["message"]
+            assert message.startswith("Process exited with status code: -9")
+        finally:
+            for run in (cancelled, too_large):
+                if left := containers(run):
+                    docker("rm", "--force", *left)
 
 
 def found_in(archive: Path, *words: bytes) -> list[str]:

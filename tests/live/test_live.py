@@ -85,6 +85,20 @@ def test_make_logs_shows_the_log_of_a_run(api: Any, dev: Dev, project: Path, env
     assert "make logs RUN=ID" in logs().stderr
 
 
+def test_a_cancelled_run_stops(api: Any, dev: Dev) -> None:
+    run = start_run(api, "slow/slow", seconds=600)
+
+    def now(state: str) -> Any:
+        found = api("GET", f"/flow_runs/{run['id']}")
+        return found if found["state_type"] == state and found["infrastructure_pid"] else None
+
+    process = Path("/proc", eventually(lambda: now("RUNNING"), 60, "running run")["infrastructure_pid"])
+    assert process.exists()
+    api("POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
+    eventually(lambda: now("CANCELLED"), 60, "cancelled run")
+    assert not process.exists()
+
+
 def test_each_failure_is_told_once_on_every_channel(api: Any, dev: Dev) -> None:
     failed = start_run(api, "etl/etl-daily", source="missing.csv")
     assert end_of(api, failed) == "Failed"

@@ -255,7 +255,7 @@ def test_ecs_worker_runs_the_declared_task(server: Server, render: Render, aws: 
     }
     overrides = task["overrides"]
     assert overrides["taskRoleArn"] == f"{role}-flow-runs"
-    assert overrides["containerOverrides"][0]["command"] == ["python", "-m", "prefect.engine"]
+    assert overrides["containerOverrides"][0]["command"] == ["prefect", "flow-run", "execute"]
     variables = {one["name"]: one["value"] for one in overrides["containerOverrides"][0]["environment"]}
     assert variables["PREFECT__FLOW_RUN_ID"] == run
     shown = json.dumps([task, definition], default=str)
