@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from answers import CHOICES, ROOT, Render
+from prefect.settings import Settings
+from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
 
 BIN = Path(sys.executable).parent
 VERSIONS = yaml.safe_load((ROOT / "data/versions.yml").read_text("utf-8"))
@@ -90,6 +92,25 @@ def test_compose_is_pinned_checked_and_shows_nothing_without_a_password(render: 
     assert re.fullmatch(r"prefect-docker==[0-9.]+", worker["EXTRA_PIP_PACKAGES"])
     assert worker["UV_EXCLUDE_NEWER"] == f"{VERSIONS['tested_on']}T00:00:00Z"
     assert version("prefect-docker") == VERSIONS["prefect_docker"]  # what the live tests run
+
+
+@pytest.mark.parametrize("pool", ["docker", "kubernetes"])
+def test_what_workers_have_still_to_stop_goes_through_redis(
+    pool: str, render: Render, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has several processes: one learns of it, and the worker is connected to one of them."""
+    project = render(pool_type=pool)
+    if pool == "docker":
+        env = yaml.safe_load((project / "compose.yaml").read_text("utf-8"))["x-server"]
+    else:
+        rows = yaml.safe_load((project / "helm/server.yaml").read_text("utf-8"))["global"]["prefect"]["env"]
+        env = {one["name"]: one.get("value", "redis://:secret@redis:6379/1") for one in rows}
+    for name, value in env.items():
+        if "CLEANUP_QUEUE" in name:
+            monkeypatch.setenv(name, value)
+    assert Settings().server.worker_channel.cleanup_queue_storage == RedisWorkerCleanupQueueSettings.__module__
+    found = RedisWorkerCleanupQueueSettings()
+    assert "redis" in (found.url or found.host)
 
 
 def test_doctor_knows_what_compose_asks_for(render: Render) -> None:
