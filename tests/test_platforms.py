@@ -114,6 +114,28 @@ def test_it_does_what_github_does(ci: str, answers: dict[str, str], render: Rend
     assert all((target in called) == boxed for target in ("published", "scan push", "deploy ARGS=--skip-build"))
 
 
+@pytest.mark.parametrize("ci", FILES)
+def test_settings_of_production_are_for_main_only(ci: str, render: Render) -> None:
+    _, content = pipeline(ci, {"pool_type": "docker", "image_registry": "owner"}, render)
+    if ci == "gitlab":
+        assert content["drift"]["environment"] == {"name": "drift", "action": "verify"}
+        assert content["plan"]["environment"]["name"] == "plan"
+        return
+    first, *others = [stage for stage in content["stages"] if "stage" in stage]
+    groups = {one["stage"]: re.findall(r"'group': '(\w+)'", str(one)) for one in (first, *others)}
+    assert groups == {
+        "check": ["plan"],  # Azure holds a stage against the checks of all its groups, and this one is for all branches
+        "image": ["registry"],
+        "staging": ["staging"],
+        "production": ["production"],
+        "drift": ["production"],
+    }
+    for stage in others:
+        assert "eq(variables['Build.SourceBranch'], 'refs/heads/main')" in stage["condition"] or (
+            stage["condition"] == "eq(variables['Build.Reason'], 'Schedule')"
+        )
+
+
 # --- previews --------------------------------------------------------------------------------------------------
 
 
@@ -378,8 +400,10 @@ def test_the_plan_is_a_comment_that_is_changed_in_place(
 
 
 @pytest.mark.parametrize("ci", FILES)
-@pytest.mark.parametrize("told", ["No plan", "Not compared"])
-def test_without_settings_there_is_nothing_to_compare(ci: str, told: str, render: Render, tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", ["No plan", "Not compared", "No production"])
+def test_without_settings_nothing_is_done(ci: str, told: str, render: Render, tmp_path: Path) -> None:
+    if (ci, told) == ("gitlab", "No production"):
+        return  # there, somebody starts it, and is told what is missing
     _, content = pipeline(ci, {}, render)
     text = next(text for text in shells(ci, content).values() if f"{told}: " in text)
     text = text.removeprefix("make .venv/.synced\n")

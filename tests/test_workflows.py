@@ -70,7 +70,8 @@ def test_the_image_is_built_once_scanned_and_pushed_before_a_deployment(registry
     job = workflow["jobs"]["image"]
     steps = [step["name"] for step in job["steps"] if "name" in step]
     assert steps[-6:] == ["Log in to the registry", "Look for the image", "Build", "Scan", "Push", "Sign"]
-    assert workflow["jobs"]["staging"]["needs"] == ["check", "image"]
+    assert workflow["jobs"]["staging"]["needs"] == "image"
+    assert workflow["jobs"]["staging"]["if"] == "${{ !cancelled() && needs.image.result == 'success' }}"
     for name in ("staging", "production"):
         assert workflow["jobs"][name]["steps"][-1]["run"].splitlines()[-1].endswith("make deploy ARGS=--skip-build")
 
@@ -164,10 +165,58 @@ def test_only_what_is_on_main_and_passed_is_deployed(project: Path) -> None:
     assert workflow[True]["push"] == {"branches": ["main"]}
     jobs = workflow["jobs"]
     assert (jobs["staging"]["needs"], jobs["production"]["needs"]) == ("check", "staging")
+    passed = "(needs.check.result == 'success' || inputs.commit != '')"  # what was delivered once is not checked again
+    assert jobs["staging"]["if"] == f"${{{{ !cancelled() && {passed} }}}}"
+    assert jobs["production"]["if"] == "${{ !cancelled() && needs.staging.result == 'success' }}"
+    assert jobs["drift"]["environment"] == "drift"  # not the repository, whose secrets every branch can read
     for name in ("staging", "production"):
-        assert jobs[name]["if"] == "${{ !failure() && !cancelled() && github.event_name != 'schedule' }}"
         assert jobs[name]["environment"] == name
         assert jobs[name]["steps"][1]["name"] == "Only what is, or was, on main"
+
+
+def test_no_change_cancels_the_jobs_of_another(render: Render) -> None:
+    project = render(pool_type="docker", image_registry="ghcr.io/owner")
+
+    def group(of: str, **known: str) -> str:
+        def first(found: re.Match[str]) -> str:
+            return next(known[name] for name in found[1].split(" || ") if known.get(name))
+
+        return re.sub(r"\$\{\{ (.+?) \}\}", first, of)
+
+    of = read_workflow(project)["concurrency"]["group"]
+    opened, merged, other = (
+        group(of, **{"github.workflow": "CI", "github.ref": ref, "github.event.pull_request.number": number})
+        for ref, number in (("refs/pull/7/merge", "7"), ("refs/heads/main", "7"), ("refs/heads/main", "8"))
+    )
+    assert opened == merged != other  # so a preview that is on its way is stopped, and then removed
+    of = read_workflow(project, "deploy")["jobs"]["image"]["concurrency"]["group"]
+    assert group(of, **{"github.sha": "a"}) != group(of, **{"github.sha": "b"}) == group(of, **{"inputs.commit": "b"})
+
+
+@pytest.mark.parametrize("ci", ["github", "gitlab", "azure-devops"])
+@pytest.mark.parametrize("backend", CHOICES["prefect_backend"])
+def test_nobody_is_promised_a_credential_that_may_only_read(ci: str, backend: str, render: Render) -> None:
+    project = render(ci=ci, prefect_backend=backend)
+    names = {
+        "github": [".github/workflows/ci.yml"],
+        "gitlab": [".gitlab-ci.yml"],
+        "azure-devops": ["azure-pipelines.yml"],
+    }
+    for text in (" ".join((project / name).read_text("utf-8").replace("\n# ", " ").split()) for name in names[ci]):
+        assert ("may only read" in text) == (backend == "cloud")
+        assert ("one credential, which may write and read every secret" in text) == (backend == "server")
+    readme = " ".join((project / "README.md").read_text("utf-8").split())
+    assert ("take that of a service account" in readme) == (backend == "cloud")
+    assert ("may write and read every secret" in readme) == (backend == "server")
+    assert ("let a runner of your own do the jobs" in readme) == (backend == "server")
+
+
+@pytest.mark.parametrize("pool", ["process", "docker"])
+def test_what_moves_the_code_is_said_where_no_image_does(pool: str, render: Render) -> None:
+    project = render(pool_type=pool, image_registry="ghcr.io/owner" if pool == "docker" else "")
+    for name in ("README.md", ".github/workflows/deploy.yml"):
+        text = (project / name).read_text("utf-8")
+        assert ("`git pull && make .venv/.synced`" in text) == (pool == "process")
 
 
 def test_a_preview_is_never_of_a_fork(render: Render) -> None:
@@ -222,7 +271,8 @@ def test_the_plan_goes_to_the_summary_and_to_the_comment(project: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("workflow", "job", "name"), [("ci", "plan", "Plan"), ("deploy", "drift", "Compare production with main")]
+    ("workflow", "job", "name"),
+    [("ci", "plan", "Plan"), ("deploy", "production", "Deploy"), ("deploy", "drift", "Compare production with main")],
 )
 def test_without_secrets_there_is_a_notice(workflow: str, job: str, name: str, project: Path, tmp_path: Path) -> None:
     stand_in(tmp_path / "make", "exit 1")

@@ -77,7 +77,7 @@ class GitHub:
             known |= {f"secrets.{key}": value for key, value in (self.repository.secrets | held.secrets).items()}
             known |= {f"vars.{key}": value for key, value in (self.repository.vars | held.vars).items()}
             condition = str(job.get("if", "true"))
-            waits = ended - {"success"} and "failure()" not in condition
+            waits = ended - {"success"} and not re.search(r"\b(failure|cancelled)\(\)", condition)
             if waits or not self.value(condition, known):
                 results[name] = "not run" if known["failure()"] else "skipped"
             elif name in passed:
@@ -86,6 +86,7 @@ class GitHub:
                 results[name] = "not run"
             else:
                 results[name] = self.run(job, content.get("env", {}) | job.get("env", {}), known)
+            known[f"needs.{name}.result"] = results[name]
             for output, text in job.get("outputs", {}).items():
                 known[f"needs.{name}.outputs.{output}"] = self.filled(text, known)
             known = {key: value for key, value in known.items() if not key.startswith(("secrets.", "vars.", "steps."))}
