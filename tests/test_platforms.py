@@ -201,7 +201,10 @@ class Requests(BaseHTTPRequestHandler):
 def test_azure_removes_the_previews_of_closed_pull_requests(token: str, render: Render, tmp_path: Path) -> None:
     _, _, remove = previews("azure-devops", render)
     (script,) = [step["bash"] for step in steps(remove) if "bash" in step]
-    standing = [{"tags": ["preview", f"project:{name}"]} for name in ("my-flows-pr-7", "my-flows-pr-12", "other-pr-12")]
+    standing = [
+        {"tags": ["preview", f"project:{name}"]}
+        for name in ("my-flows.pr-7", "my-flows.pr-12", "my-flows-pr-9", "other.pr-12")
+    ]
     (tmp_path / ".venv/bin").mkdir(parents=True)
     for name, text in {
         ".venv/bin/prefect": f"echo '{json.dumps([*standing, standing[1], {'tags': []}])}'",

@@ -45,7 +45,21 @@ SNEAKY = {
     "long": "a" * 300,
     "long domain": f"a@b.{'c' * 300}",
 }
-BAD_NAMES = ["", "'a'", "a.b", "a/b", "../x", "/abs", "naïve", "9lives", "-a", " a", "a" * 51, "prefect", "Prefect"]
+BAD_NAMES = [
+    "",
+    "'a'",
+    "a.b",
+    "a/b",
+    "../x",
+    "/abs",
+    "naïve",
+    "9lives",
+    "-a",
+    " a",
+    "a" * 51,
+    "prefect",
+    "Prefect demo",
+]
 BAD_EMAILS = ["@", "a@b", "a@..com", "ä@b.example", "a@b.example\n", "a@b.example ", "a@b.example, c@d.example"]
 BAD_REGISTRIES = ["https://ghcr.io/a", "ghcr.io/", "/a", "a//b", "Ghcr.io/a", "a b", "a:b", "a;b", "-a", "a@sha256:1"]
 BAD_TEXTS = [

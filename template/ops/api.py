@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from json import JSONDecodeError
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
@@ -10,7 +11,7 @@ from prefect.settings import get_current_settings
 
 from ops.settings import OpsError, problems
 
-FAILURES = (httpx.HTTPError, PrefectException)  # of a request: Prefect wraps some answers
+FAILURES = (httpx.HTTPError, PrefectException, JSONDecodeError)  # of a request: Prefect wraps some answers
 
 
 def api_url() -> str:
@@ -58,6 +59,8 @@ def is_busy(error: Exception) -> bool:
 def explain(error: Exception) -> str:
     """Return a failed request in one line."""
     url, error = api_url(), getattr(error, "http_exc", error)
+    if isinstance(error, JSONDecodeError):
+        return f"{url} answers with a page that is no JSON: is there a login before it? Correct PREFECT_API_URL in .env"
     if not isinstance(error, httpx.HTTPError):
         return " ".join(str(error).split())
     if not isinstance(error, httpx.HTTPStatusError):

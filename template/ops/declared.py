@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -42,7 +43,7 @@ class Declared:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.owner = f"{PROJECT}-{settings.preview}" if settings.preview else PROJECT
+        self.owner = f"{PROJECT}.{settings.preview}" if settings.preview else PROJECT
         self.objects: dict[str, dict[str, Fields]] = {kind.label: {} for kind in KINDS}
         self.faults: list[str] = []
         self.notes: list[str] = []
@@ -80,6 +81,8 @@ class Declared:
             kind = pool.type.partition(":")[0]  # of ecs:push, ecs
             if kind not in types and (near := deployments.hint(kind, types, cutoff=0.9)):
                 self.faults.append(f"work pool {pool.name}: unknown type {pool.type}{near}")
+            if pool.name.lower().startswith("prefect"):
+                self.faults.append(f"work pool {pool.name}: Prefect keeps names that begin with prefect for itself")
             self.faults += [f"work pool {pool.name}: {fault}" for fault in misfit_defaults(pool.base_job_template)]
             if self.homes[pool.name] == pool.name:
                 self.add("work pool", pool.name, self.with_run_variables(pool))
@@ -92,14 +95,20 @@ class Declared:
             if not home:
                 self.faults.append(f"work queues of {pool_name}: that work pool is not declared in ops/work_pools.py")
                 continue
-            for queue in queues:
+            priorities = Counter(queue.priority for queue in queues if queue.priority)
+            twice = [f"two have the priority {priority}" for priority, count in priorities.items() if count > 1]
+            self.faults += [f"work queues of {pool_name}: {fault}" for fault in twice]
+            for queue in sorted(queues, key=lambda queue: queue.priority or 0):  # each moves those behind it
                 name = f"{home}/{queue.name}"
                 if home != LOCAL_POOL or name not in self.objects["work queue"]:  # two pools may have such a queue
-                    self.add("work queue", name, {"work_pool_name": home, **set_fields(queue)})
+                    fields = {"work_pool_name": home, **set_fields(queue)}
+                    if home == LOCAL_POOL:  # two pools may have the same ones
+                        fields.pop("priority", None)
+                    self.add("work queue", name, fields)
 
     def with_run_variables(self, pool: WorkPoolCreate) -> Fields:
         """Return the fields of a work pool that gives its runs their variables; what its own `env` sets stays."""
-        fields = set_fields(pool)
+        fields = set_fields(pool) | {"type": pool.type}
         env = job_variables_of(fields).get("env", {})
         if isinstance(own := env.get("default") or {}, dict):  # else it is told as a fault
             env["default"] = {**run_variables(self.settings), **own}

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from jsonschema import Draft202012Validator
 from prefect.client.schemas.actions import NormalizedSchedule, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+from prefect.deployments.steps.core import run_steps
 from prefect.events import DeploymentTriggerTypes
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.templating import PlaceholderType, apply_values, find_placeholders
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from ops.environments import Environment
 from ops.settings import PROJECT_TAG, ROOT, OpsError
@@ -73,6 +74,10 @@ class ConcurrencyLimit(ConcurrencyLimitConfig, extra="forbid"):
     limit: int = Field(gt=0)
 
 
+def read_short_form(value: Any) -> Any:
+    return {"limit": value} if isinstance(value, int) else value
+
+
 class WorkPool(Strict):
     name: str
     work_queue_name: str = "default"
@@ -91,31 +96,21 @@ class Deployment(Strict):
     parameters: dict[str, Any] = {}
     enforce_parameter_schema: bool = True
     schedules: list[Schedule] = []
-    concurrency_limit: ConcurrencyLimit | None = None
+    concurrency_limit: Annotated[ConcurrencyLimit | None, BeforeValidator(read_short_form)] = None
     pull: list[dict[str, Any]] | None = None
     triggers: list[dict[str, Any]] = []
-
-    @field_validator("concurrency_limit", mode="before")
-    @classmethod
-    def read_short_form(cls, value: Any) -> Any:
-        return {"limit": value} if isinstance(value, int) else value
 
 
 Steps = list[dict[str, dict[str, Any]]]
 
 
-class PrefectYaml(BaseModel):
+class PrefectYaml(Strict, extra="ignore"):
     """The file; other keys, such as `definitions` with YAML anchors, are ignored as Prefect does."""
 
     build: Steps = []
     push: Steps = []
     pull: list[dict[str, Any]] | None = None
     deployments: list[dict[str, Any]] = []
-
-    @field_validator("build", "push", "deployments", mode="before")
-    @classmethod
-    def read_nothing(cls, value: Any) -> Any:  # `prefect init` writes `build: null`
-        return [] if value is None else value
 
 
 def load(
@@ -155,6 +150,9 @@ def load(
         except OpsError as error:
             found += error.faults
         faults += [f"deployment {raw.get('name') or f'number {number}'}: {fault}" for fault in found]
+    names = [raw.get("name") for raw in content.deployments]
+    for name in environment.parameters.keys() - names:
+        faults.append(f"ops/environments.py: there is no deployment {name}{hint(name, filter(None, names))}")
     return declared, triggers, faults
 
 
@@ -213,11 +211,11 @@ def commit() -> str:
         return UNCOMMITTED
 
 
-async def build(say: Callable[[str], None]) -> None:
-    """Run the steps under `build` and `push` of prefect.yaml, once for all deployments, with Prefect's own runner."""
-    from prefect.deployments.steps.core import run_steps  # not above: it takes a second
-
+async def build(say: Callable[[str], None]) -> bool:
+    """Run the steps under `build` and `push` of prefect.yaml, once for all deployments; return whether there are any."""
     content = read(FILE)
+    if not (content.build or content.push):
+        return False
     if any(image["tag"] == UNCOMMITTED for image in built_images(content).values()):
         raise OpsError("an image is tagged with its commit: commit your changes first, or set IMAGE_TAG")
     os.chdir(ROOT)
@@ -226,6 +224,7 @@ async def build(say: Callable[[str], None]) -> None:
     except Exception as error:  # whatever a step raises
         cause = error.__cause__ or error
         raise OpsError(f"no image, so nothing was written: {' '.join(str(cause).split())}") from error
+    return True
 
 
 def fill_in(raw: dict[str, Any], outputs: dict[str, Any] | None = None) -> dict[str, Any]:

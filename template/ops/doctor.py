@@ -18,14 +18,13 @@ from dotenv import dotenv_values
 from prefect.client.base import ServerType
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import WorkerStatus
-from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from ops.api import api_url, connect
 from ops.declared import Declared
 from ops.deployments import hint
 from ops.environments import ENVIRONMENTS
-from ops.reconcile import Plan, check_version, make_plan
+from ops.reconcile import check_version, survey
 from ops.settings import ROOT, OpsError, Settings, faults_of
 from ops.work_pools import TOOLS
 
@@ -111,8 +110,8 @@ def try_database(name: str, block: Any) -> Finding:
 
 async def on_server(client: PrefectClient, declared: Declared | None) -> AsyncIterator[Finding]:
     """Yield what can be told about the server, and about what it holds of what is declared."""
-    skew = await clock_skew(client)
-    await client.request("POST", "/variables/filter", json={"limit": 1})
+    answer = await client.request("POST", "/variables/filter", json={"limit": 1})
+    skew = abs(parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time())
     yield True, f"the Prefect API at {api_url()} answers, and takes the credentials"
     yield skew < 30, f"the clocks of server and client differ by {skew:.0f} s" + ("" if skew < 30 else ": set them")
     if client.server_type != ServerType.CLOUD:
@@ -121,11 +120,9 @@ async def on_server(client: PrefectClient, declared: Declared | None) -> AsyncIt
     yield not notes, "; ".join(notes) or "server and client have the same minor version"
     if not declared:
         return
-    plan = Plan()
-    try:
-        plan = await make_plan(client, declared)
-    except OpsError as error:
-        for fault in error.faults:
+    plan = await survey(client, declared)
+    for fault in plan.faults:
+        if fault not in declared.faults:  # those are told in any case
             yield False, fault
     for note in plan.notes:
         if note not in notes:
@@ -135,23 +132,23 @@ async def on_server(client: PrefectClient, declared: Declared | None) -> AsyncIt
         differ = [change.name for change in all_of_kind if change.action != "unchanged"]
         for change in all_of_kind:
             if change.found.get("active") is False:
-                yield False, f"{change} is not active, so it limits nothing: prefect gcl enable {change.name}"
+                yield False, f"{change} is not active, so it limits nothing: prefect gcl enable {change.found['name']}"
             if change.found.get("is_paused"):
-                yield False, f"{change} is paused, so it starts no run: prefect work-pool resume {change.name}"
+                pool, _, queue = change.name.partition("/")
+                resume = f"work-queue resume {queue} --pool {pool}" if queue else f"work-pool resume {pool}"
+                yield False, f"{change} is paused, so it starts no run: prefect {resume}"
         if differ:
             yield False, f"{kind}: {', '.join(differ)} not as declared, see make plan"
         else:
             yield True, f"{kind}: {len(all_of_kind)} as declared"
     for name, pool in declared.objects["work pool"].items():
         if "base_job_template" in pool:  # else Prefect Cloud starts its runs
-            yield await try_workers(client, name)
+            yield await try_workers(client, name, ("work pool", name) in plan.ids)
 
 
-async def try_workers(client: PrefectClient, pool: str) -> Finding:
+async def try_workers(client: PrefectClient, pool: str, there: bool) -> Finding:
     """Return whether a work pool has a worker that is online, and a line about it."""
-    try:
-        await client.read_work_pool(pool)
-    except ObjectNotFound:
+    if not there:
         return False, f"work pool {pool} is not there yet: make deploy"
     workers = await client.read_workers_for_work_pool(pool)
     online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
@@ -167,9 +164,3 @@ async def guard(client: PrefectClient) -> Finding:
     here = client.api_url.host in ("127.0.0.1", "localhost", "::1")
     remedy = "" if here else ", and with it the content of blocks: set PREFECT_SERVER_API_AUTH_STRING on the server"
     return here, f"the API answers without a password{remedy}"
-
-
-async def clock_skew(client: PrefectClient) -> float:
-    """Return by how many seconds the server's clock differs from this machine's."""
-    response = await client.request("GET", "/health")
-    return abs(parsedate_to_datetime(response.headers["date"]).timestamp() - time.time())

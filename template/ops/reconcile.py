@@ -21,7 +21,6 @@ from ops.kinds import KINDS, VARIABLES, Fields, Kind, canonical
 from ops.settings import PROJECT, PROJECT_TAG, OpsError
 
 REGISTRY = "ops-registry-"  # + the project: what it created of the kinds without tags
-WIDEST = 16  # writes at once, at most
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds, while the server is busy
 
 Action = Literal["create", "update", "unchanged", "undeclared"]
@@ -58,12 +57,14 @@ class Plan:
     Attributes:
         owned: what this project has on the server, declared or not
         ids: of everything that is on the server
+        faults: of the declarations, and clashes with another project's objects
     """
 
     changes: list[Change] = field(default_factory=list)
     owned: list[Change] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     ids: Ids = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
 
     @property
     def pending(self) -> list[Change]:
@@ -80,6 +81,14 @@ async def make_plan(client: PrefectClient, declared: Declared, only: str = "") -
     Raises:
         OpsError: with every fault of the declarations, and every clash with another project's objects
     """
+    plan = await survey(client, declared)
+    if plan.faults:
+        raise OpsError(*plan.faults)
+    return choose(plan, declared, only) if only else plan
+
+
+async def survey(client: PrefectClient, declared: Declared) -> Plan:
+    """Compare everything declared with the server, whatever its faults."""
     me, references = declared.owner, list(declared.references())
     plan = Plan(notes=[*declared.notes, *await check_version(client)])
     variables = await VARIABLES.read(client, set())
@@ -105,11 +114,11 @@ async def make_plan(client: PrefectClient, declared: Declared, only: str = "") -
     server = dict(zip(KINDS, await asyncio.gather(*(read(kind) for kind in KINDS)), strict=True))
     plan.ids = {(kind.label, kind.name(found)): found["id"] for kind in KINDS for found in server[kind]}
     declared.add_automations(plan.ids)
-    faults = list(dict.fromkeys(declared.faults))
+    plan.faults = list(dict.fromkeys(declared.faults))
     for who, label, name in references:  # a worker takes nothing for a variable that is not there
         left_out = label == "block" and name.rpartition("/")[2] in declared.left_out
         if not (left_out or name in declared.objects[label] or (label, name) in plan.ids):
-            faults.append(f"{who} refers to the {label} {name}, which is neither declared nor on the server")
+            plan.faults.append(f"{who} refers to the {label} {name}, which is neither declared nor on the server")
     for kind in KINDS:
         # Names of automations are not unique: our oldest is the one that is declared.
         objects = sorted(server[kind], key=lambda found: (owner(kind, found) != me, str(found.get("created"))))
@@ -118,12 +127,13 @@ async def make_plan(client: PrefectClient, declared: Declared, only: str = "") -
             change = compare(kind, name, fields, by_name.get(name, {}))
             plan.changes.append(change)
             plan.notes += [f"{change}{what} is paused on the server and stays so" for what in change.paused]
-            if change.found and (other := owner(kind, change.found)) not in (None, me):
-                faults.append(f"{change} belongs to the project {other} on this server: choose another name")
+            other = owner(kind, change.found) if change.found else marks.get((kind.label, name))
+            if other not in (None, me):
+                plan.faults.append(f"{change} belongs to the project {other} on this server: choose another name")
             if kind.label == "work pool" and "base_job_template" not in fields:
-                faults += declared.check_provisioned(fields, change.found)
+                plan.faults += declared.check_provisioned(fields, change.found)
             if kind.label == "work pool" and "type" in change.differs:
-                faults.append(f"{change} has type {change.found['type']}, which cannot change: rename the pool")
+                plan.faults.append(f"{change} has type {change.found['type']}, which cannot change: rename the pool")
         mine = [Change(kind, kind.name(one), "undeclared", found=one) for one in objects if owner(kind, one) == me]
         mine += [Change(kind, name, "undeclared") for name in marked(kind) if name not in by_name]  # deleted by hand
         plan.owned += mine
@@ -131,9 +141,7 @@ async def make_plan(client: PrefectClient, declared: Declared, only: str = "") -
             wanted = change.name in declared.objects[kind.label] and change.found in ({}, by_name.get(change.name))
             left_out = kind.label == "block" and change.name.split("/")[1] in declared.left_out
             plan.changes += [] if wanted or left_out else [change]
-    if faults:
-        raise OpsError(*faults)
-    return choose(plan, declared, only) if only else plan
+    return plan
 
 
 def choose(plan: Plan, declared: Declared, only: str) -> Plan:
@@ -142,15 +150,15 @@ def choose(plan: Plan, declared: Declared, only: str) -> Plan:
     if not plan.changes:
         kinds = ", ".join(kind.label for kind in KINDS)
         raise OpsError(f"--only {only}: there is no such object; give KIND or KIND:NAME, where KIND is one of {kinds}")
-    missing = {id: name for id, name in declared.stand_ins.items() if name not in map(str, plan.changes)}
-    needs = [
-        f"{one} needs {missing[id]}: apply that first"
-        for one in plan.changes
-        for id in missing
-        if id in str(one.fields)
-    ]
+    chosen = set(map(str, plan.changes))
+    missing = {id: name for id, name in declared.stand_ins.items() if name not in chosen}
+    needs = [(one, missing[id]) for one in plan.changes for id in missing if id in str(one.fields)]
+    for one in plan.changes:
+        pool = "work pool", one.fields.get("work_pool_name", "")
+        if pool[1] in declared.objects["work pool"] and pool not in plan.ids and " ".join(pool) not in chosen:
+            needs.append((one, " ".join(pool)))
     if needs:
-        raise OpsError(*needs)
+        raise OpsError(*(f"{one} needs {what}: apply that first" for one, what in needs))
     return plan
 
 
@@ -173,8 +181,10 @@ def compare(kind: Kind, name: str, fields: Fields, found: Fields) -> Change:
     differs = {}
     for key in [key for key in fields if key not in ("name", "block", "flow_name")]:
         declared, observed = ({key: one.get(key)} for one in (fields, current))
+        if key == "data":  # of a block: the server keeps what an earlier version of its type had
+            observed = {key: {part: current[key].get(part) for part in fields[key]}}
         if canonical(declared, key in kind.lenient) != canonical(observed, key in kind.lenient):
-            differs[key] = current.get(key), fields[key]
+            differs[key] = observed[key], fields[key]
     return Change(kind, name, "update" if differs else "unchanged", fields, found, differs, paused)
 
 
@@ -235,7 +245,7 @@ async def write(
     server is too busy. One on SQLite writes one at a time; Prefect Cloud, far away, takes many.
     """
     failures: list[str] = []
-    gate, widest = CapacityLimiter(1), WIDEST
+    gate, widest = CapacityLimiter(1), min((change.kind.widest for change in changes), default=1)
 
     def narrow() -> None:
         nonlocal widest

@@ -1,5 +1,6 @@
-"""Plans and changes as people and programs read them. Of a block only the name of a field shows, never a value."""
+"""Plans and changes as people and programs read them. Of what may be secret only a name shows, never a value."""
 
+import re
 from typing import Any
 
 from rich.console import Console
@@ -44,9 +45,16 @@ def summary(plan: Plan) -> str:
 def describe(change: Change) -> list[str]:
     """Return a line for each value of `change` that differs: `field: old -> new`."""
     leaves = [leaf for field, (old, new) in change.differs.items() for leaf in differing(field, old, new)]
-    if change.kind.label == "block":
-        return [f"{path} changes" for path, _, _ in leaves]
-    return [f"{path}: {short(old)} -> {short(new)}" for path, old, new in leaves]
+    hides = [change.kind.label == "block" or may_be_secret(path, new) for path, _, new in leaves]
+    return [
+        f"{path} changes" if hidden else f"{path}: {short(old)} -> {short(new)}"
+        for (path, old, new), hidden in zip(leaves, hides, strict=True)
+    ]
+
+
+def may_be_secret(path: str, new: Any) -> bool:
+    """Return whether a value can be one, on the server, too: `prefect deploy` puts it where we have a reference to it."""
+    return path.startswith("pull_steps") or bool(re.search(r"\.env(\.|$)", path)) or "prefect.blocks." in str(new)
 
 
 def differing(path: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:

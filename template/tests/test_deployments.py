@@ -36,7 +36,7 @@ def test_this_repository_declares_nothing_wrong(settings: Settings, environment:
     assert mine.faults == []
     deployments = mine.objects["deployment"].values()
     assert deployments
-    mark = f"{PROJECT_TAG}-pr-12" if preview else PROJECT_TAG  # alerts watch it
+    mark = f"{PROJECT_TAG}.pr-12" if preview else PROJECT_TAG  # alerts watch it
     assert all(mark in deployment["tags"] for deployment in deployments)
     active = [schedule for deployment in deployments for schedule in deployment["schedules"] if schedule["active"]]
     assert not active or ENVIRONMENTS[environment].schedules

@@ -33,7 +33,7 @@ def answering(request: pytest.FixtureRequest) -> Iterator[str]:
             self.send_response(request.param)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
-            self.wfile.write(b'{"detail": "no"}')
+            self.wfile.write(b"<html>" if request.param == 200 else b'{"detail": "no"}')
 
         do_POST = do_GET
 
@@ -64,7 +64,11 @@ def test_no_server(project: Path, env: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("answering", "told"),
-    [(401, "refuses the key: check PREFECT_API_KEY"), (404, "is not a Prefect API: correct PREFECT_API_URL")],
+    [
+        (401, "refuses the key: check PREFECT_API_KEY"),
+        (404, "is not a Prefect API: correct PREFECT_API_URL"),
+        (200, "answers with a page that is no JSON: is there a login before it?"),
+    ],
     indirect=["answering"],
 )
 def test_an_api_that_refuses(answering: str, told: str, project: Path, env: dict[str, str]) -> None:

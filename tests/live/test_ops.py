@@ -371,6 +371,44 @@ def test_what_was_paused_by_hand_stays_paused(applied: Project, server: Server) 
     assert server("GET", "/deployments/name/sample/nightly")["schedules"] == []
 
 
+def test_tag_limits_behind_many_others(applied: Project, server: Server, request: pytest.FixtureRequest) -> None:
+    """As many limits as a page has, of deployments for one: their own filter no longer finds those of tags."""
+    for number in range(200):
+        name = f"another-{number:03}"
+        server("POST", "/v2/concurrency_limits/", {"name": name, "limit": 1})
+        request.addfinalizer(lambda name=name: server("DELETE", f"/v2/concurrency_limits/{name}"))
+    assert server("POST", "/concurrency_limits/filter", {}) == []
+    assert plan_is_empty(applied)
+    succeeds(applied("destroy", "--yes"))
+    names = [one["name"] for one in server("POST", "/v2/concurrency_limits/filter", {"limit": 200, "offset": 199})]
+    assert not [name for name in names if name.startswith("tag:")]
+
+
+def test_queues_get_the_priorities_that_are_declared(ops: Project, server: Server) -> None:
+    """The server moves those behind a queue that is written, so they are written in that order."""
+    queues = [f'WorkQueueCreate(name="{name}", priority={priority})' for name, priority in (("low", 2), ("high", 1))]
+    ops.declare("work_pools", f"WORK_QUEUES = {{PROJECT: [{', '.join(queues)}]}}")
+    succeeds(ops("apply", "--yes"))
+    assert plan_is_empty(ops)
+    assert find(server, "/work_pools/my-flows/queues", name="high")["priority"] == 1
+    ops.declare("work_pools", f"WORK_QUEUES = {{PROJECT: [{', '.join(queues).replace('2', '1')}]}}")
+    assert is_clear(ops("plan"), 1) == ["work queues of my-flows: two have the priority 1"]
+
+
+def test_a_value_that_an_older_type_of_block_had_is_no_difference(applied: Project, server: Server) -> None:
+    block = find(server, "/block_documents", name="etl-source-token")
+    server("PATCH", f"/block_documents/{block['id']}", {"data": {"left": "over"}})
+    assert plan_is_empty(applied)
+
+
+def test_an_empty_parameter_of_a_schedule_is_one(applied: Project) -> None:
+    night, noon, *others = NIGHTLY["schedules"]
+    applied.deploy(
+        {**NIGHTLY, "schedules": [night, {**noon, "parameters": {"batch_size": 5, "tables": []}}, *others]}, ORDERS
+    )
+    assert "1 to update" in applied("plan").out
+
+
 # --- faults ------------------------------------------------------------------------------------------
 
 
@@ -403,8 +441,30 @@ def test_all_faults_are_told_and_nothing_is_written(ops: Project) -> None:
             "of = work_pools\nwork_pools = lambda settings: [of(settings)[0].model_copy(update={'type': 'proces'})]",
             "work pool my-flows: unknown type proces, did you mean process?",
         ),
+        (
+            "work_pools",
+            "of = work_pools\nwork_pools = lambda settings: [*of(settings), of(settings)[0].model_copy(update={'name': 'Prefect-2'})]",
+            "work pool Prefect-2: Prefect keeps names that begin with prefect for itself",
+        ),
+        (
+            "limits",
+            "GlobalConcurrencyLimitCreate(name='x', limit=-1)",
+            "GlobalConcurrencyLimitCreate: limit: Input should be greater than or equal to 0",
+        ),
+        (
+            "environments",
+            "ENVIRONMENTS['prod'].parameters['nightli'] = {'region': 'us'}",
+            "ops/environments.py: there is no deployment nightli, did you mean nightly?",
+        ),
     ],
-    ids=["a name that is refused", "a queue of a pool that is not declared", "a type that is misspelt"],
+    ids=[
+        "a name that is refused",
+        "a queue of a pool that is not declared",
+        "a type that is misspelt",
+        "a pool with a name that Prefect keeps for itself",
+        "a limit below nothing",
+        "parameters of no deployment",
+    ],
 )
 def test_a_declaration_that_the_server_would_refuse(ops: Project, module: str, text: str, told: str) -> None:
     ops.deploy(NIGHTLY)
@@ -413,6 +473,32 @@ def test_a_declaration_that_the_server_would_refuse(ops: Project, module: str, t
     (line,) = is_clear(refused, 1)
     assert told in line
     assert not refused.writes
+
+
+def test_what_has_become_wrong_can_be_destroyed(applied: Project, server: Server) -> None:
+    """Such as a preview of a change that no longer imports, by somebody who has none of its secrets."""
+    (applied.folder / "flows/sample.py").write_text("import no_such_package")
+    assert any("cannot import flows.sample.sample" in line for line in is_clear(applied("plan"), 1))
+    succeeds(applied("destroy", "--yes", SLACK_WEBHOOK_URL="", ALERT_WEBHOOK_URL="", ETL_SOURCE_TOKEN=""))
+    assert not any(name.startswith("sample/") for name in everything(server)["deployments"])
+    assert everything(server)["automations"] == everything(server)["variables"] == []
+    (applied.folder / "flows/sample.py").write_text(SAMPLE_FLOW)
+
+
+def test_what_another_project_has_marked_is_not_taken(ops: Project, other: Project, server: Server) -> None:
+    """Also when it is not there, for that project will create it again, or prune it."""
+    other.declare("limits", 'TAG_LIMITS = {"shared": 3}')
+    succeeds(other("apply", "--yes"))
+    server("DELETE", "/concurrency_limits/tag/shared")
+    ops.declare("limits", 'TAG_LIMITS = {"shared": 4}')
+    told = is_clear(ops("apply", "--yes"), 1)
+    assert "tag limit shared belongs to the project my-flows-2 on this server: choose another name" in told
+
+
+def test_a_preview_is_not_the_project_of_a_like_name(ops: Project, other: Project) -> None:
+    succeeds(other("apply", "--yes"))
+    assert "Nothing to delete" in succeeds(ops("destroy", "--yes", PREFECT_ENV="preview", PREVIEW="2")).out
+    assert plan_is_empty(other)
 
 
 REFERRED = {
@@ -683,6 +769,15 @@ def test_secrets_never_show(applied: Project, server: Server) -> None:
     assert reference == "{{ prefect.blocks.secret.etl-source-token }}"
 
 
+def test_a_secret_that_the_server_has_in_plain_text_does_not_show(applied: Project, server: Server) -> None:
+    """As `prefect deploy` leaves it, where the repository has a reference to a block."""
+    deployment = server("GET", "/deployments/name/sample/orders")
+    server("PATCH", f"/deployments/{deployment['id']}", {"job_variables": {"env": {"T": "canary4713"}}})
+    forms = [applied("plan"), applied("plan", "--json"), applied("plan", "--markdown")]
+    tells(forms[0], "job_variables.env.T changes")
+    assert not [form for form in forms if "canary" in form.out + form.err]
+
+
 def test_a_secret_in_what_the_server_refuses_does_not_show(ops: Project) -> None:
     ops.declare("blocks", 'BLOCKS["x" * 300] = BLOCKS.pop("etl-source-token")')
     ops.deploy(NIGHTLY)
@@ -706,6 +801,10 @@ def test_only_a_part(ops: Project, server: Server) -> None:
     refused = ops("apply", "--yes", "--only", "automation")
     assert "automation my-flows: sla needs block webhook/my-flows-webhook: apply that first" in is_clear(refused, 1)
     assert not refused.writes
+    told = is_clear(ops("apply", "--yes", "--only", "deployment"), 1)
+    assert told == [
+        f"deployment sample/{name} needs work pool my-flows: apply that first" for name in ("nightly", "orders")
+    ]
     one = succeeds(ops("apply", "--yes", "--only", "variable:threshold"))
     assert one.writes == ["POST /api/variables/"]
     tells(one, "+ variable threshold", "1 written, 0 unchanged")
