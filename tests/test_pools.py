@@ -118,9 +118,7 @@ def test_kubernetes_knows_what_is_in_helm(answers: Answers, render: Render) -> N
 def test_the_ui_of_the_server_works_under_any_address_and_alerts_link_to_it(render: Render) -> None:
     (values,) = documents(render(pool_type="kubernetes") / "helm/server.yaml")
     assert values["server"]["uiConfig"] == {"prefectUiApiUrl": "/api"}
-    env = {
-        one["name"]: one["value"] for one in values["global"]["prefect"]["env"]
-    }  # of the services, which send alerts
+    env = {one["name"]: one.get("value") for one in values["global"]["prefect"]["env"]}
     assert env["PREFECT_UI_URL"] == "http://127.0.0.1:4200"  # by port-forward, until there is an ingress
 
 

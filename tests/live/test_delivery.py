@@ -21,14 +21,14 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 DOCKER = """\
 #!/bin/bash
-# Keeps in $REGISTRY the names of the images that were pushed.
+# Keeps in $PUSHED the names of the images that were pushed.
 echo "docker $*" >> "$CALLS"
 for word; do [ "$before" != --tag ] || image="$word"; before="$word"; done
 case "$*" in
   login*) cat > /dev/null ;;
-  "buildx imagetools inspect "*) grep -qxF "$before" "$REGISTRY" ;;
+  "buildx imagetools inspect "*) grep -qxF "$before" "$PUSHED" ;;
   "buildx build --push "*)
-    echo "$image" >> "$REGISTRY"
+    echo "$image" >> "$PUSHED"
     printf '{"image.name": "%s", "containerimage.digest": "sha256:0"}' "$image" > .image.json ;;
 esac
 """
@@ -133,7 +133,7 @@ def github(
         "CALLS": str(folder / "calls"),
         "COMMENT": str(folder / "comment"),
         "PATH": f"{folder}:{os.environ['PATH']}",
-        "REGISTRY": str(folder / "registry"),
+        "PUSHED": str(folder / "registry"),
     }
     repository = environment(servers["prod"], "")
     repository.vars["PREVIEWS"] = "true"
@@ -163,7 +163,7 @@ def deployed(server: Server) -> dict[str, dict[str, Any]]:
 
 
 def images(github: GitHub) -> list[str]:
-    return Path(github.env["REGISTRY"]).read_text().split()
+    return Path(github.env["PUSHED"]).read_text().split()
 
 
 def commit(origin: Path, file: str, old: str, new: str) -> str:
