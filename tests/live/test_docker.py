@@ -190,6 +190,8 @@ def test_flows_run_in_containers_of_the_image(project: Project) -> None:
         assert state == "Completed", f"{told}\n{log.read_text()[-3000:]}"
         assert f"memory={8 * 1024**3}" in told
 
+    compiled = "import argparse, os; assert os.path.exists(argparse.__cached__)"  # each process would do it anew
+    docker("run", "--rm", f"boxed:{commit}", "python", "-c", compiled)
     for tool in ("pip", "uv", "setuptools", "prefect_docker", "pytest", "sqlalchemy", "ops"):
         with pytest.raises(RuntimeError, match="No module named"):
             docker("run", "--rm", f"boxed:{commit}", "python", "-c", f"import {tool}")
