@@ -46,7 +46,7 @@ def test_a_cloud_trusts_the_jobs_of_main_only(cloud: str, ci: str, render: Rende
         found = [trust["subject"] for trust in trusts]
         names = [one["name"] for one in resources]
         assert len(names) == len(set(names))
-    row = ISSUERS[ci] | ISSUERS[ci].get(cloud, {})
+    row = ISSUERS[ci] | ISSUERS[ci].get(f"in_{cloud}", {})
     assert found == [row["subject"]]
     assert "*" not in found[0]
     assert row["issuer"] in text
