@@ -98,7 +98,7 @@ class Declared:
             priorities = Counter(queue.priority for queue in queues if queue.priority)
             twice = [f"two have the priority {priority}" for priority, count in priorities.items() if count > 1]
             self.faults += [f"work queues of {pool_name}: {fault}" for fault in twice]
-            for queue in sorted(queues, key=lambda queue: queue.priority or 0):  # each moves those behind it
+            for queue in sorted(queues, key=lambda queue: queue.priority or 0):  # they are written in this order
                 name = f"{home}/{queue.name}"
                 if home != LOCAL_POOL or name not in self.objects["work queue"]:  # two pools may have such a queue
                     fields = {"work_pool_name": home, **set_fields(queue)}
