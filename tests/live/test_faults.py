@@ -78,7 +78,6 @@ def test_an_api_that_refuses(answering: str, told: str, project: Path, env: dict
 @pytest.mark.parametrize(
     ("setting", "value", "told"),
     [
-        ("SLACK_WEBHOOK_URL", "", "SLACK_WEBHOOK_URL is not set"),
         ("SLA_MINUTES", "0", "SLA_MINUTES: Input should be greater than or equal to"),
         ("SLA_MINUTES", "soon", "SLA_MINUTES: Input should be a valid number"),
         ("PREFECT_ENV", "pord", "PREFECT_ENV: Value error, choose one of dev, staging, preview, prod"),
