@@ -301,12 +301,18 @@ def fits_its_worker(template: Any, worker: str) -> dict[str, Any]:
     return job.model_dump()
 
 
-def test_pools_fit_their_workers_and_misspelt_job_variables_are_found(
-    render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def without_accounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What declarations of work pools are read with: a Prefect home, the tag of an image, a login to Google that is none."""
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.setenv("IMAGE_TAG", "1")
     monkeypatch.setattr(google.auth, "default", lambda *_, **__: (AnonymousCredentials(), "project"))
+
+
+@pytest.mark.usefixtures("without_accounts")
+def test_pools_fit_their_workers_and_misspelt_job_variables_are_found(
+    render: Render, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for answers in ONE_EACH:
         row = POOLS[answers["pool_type"]]
         project = render(**answers)
@@ -378,12 +384,10 @@ LIMITS = {"cloud-run": ("timeout", 1), "vertex-ai": ("maximum_run_time_hours", 3
 
 
 @pytest.mark.parametrize("pool", LIMITS)
+@pytest.mark.usefixtures("without_accounts")
 def test_a_platform_gives_a_run_the_time_that_its_flow_has(
-    pool: str, render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pool: str, render: Render, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    monkeypatch.setenv("IMAGE_TAG", "1")
-    monkeypatch.setattr(google.auth, "default", lambda *_, **__: (AnonymousCredentials(), "project"))
     name, seconds = LIMITS[pool]
     with monkeypatch.context() as patch, imported(render(pool_type=pool), patch) as module:
         mine = declared(module)
@@ -408,12 +412,10 @@ def test_the_model_outlives_its_container_where_results_do(
 
 
 @pytest.mark.parametrize("pool", [name for name, row in POOLS.items() if row.get("lists_secrets")])
+@pytest.mark.usefixtures("without_accounts")
 def test_the_work_pool_refers_to_the_secrets_of_runs(
-    pool: str, render: Render, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pool: str, render: Render, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    monkeypatch.setenv("IMAGE_TAG", "1")
-    monkeypatch.setattr(google.auth, "default", lambda *_, **__: (AnonymousCredentials(), "project"))
     project = render(pool_type=pool, secrets_backend="environment", database="postgresql")
     with monkeypatch.context() as patch, imported(project, patch) as module:
         declared_pools = declared(module).objects["work pool"].values()

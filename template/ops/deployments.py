@@ -293,8 +293,8 @@ def check_work_pool(pool: WorkPool, schemas: dict[str, dict[str, Any] | None], i
     schema = schemas[pool.name]
     if schema:
         yield from misfits("job variable", pool.job_variables, schema)
-    default = (schema or {"properties": {"image": {}}})["properties"].get("image", {"default": "none is needed"})
-    if images and not (pool.job_variables.get("image") or default.get("default")):
+    known = schema["properties"] if schema else {"image": {}}
+    if images and "image" in known and not (pool.job_variables.get("image") or known["image"].get("default")):
         yield f"its runs would have no flows: in job_variables, set image to that of the step {images[0]}, as others do"
     for placeholder in sorted(find_placeholders(pool.job_variables)):
         if placeholder.type is PlaceholderType.STANDARD:

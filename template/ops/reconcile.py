@@ -96,7 +96,7 @@ async def survey(client: PrefectClient, declared: Declared) -> Plan:
     me, references = declared.owner, list(declared.references())
     plan = Plan(notes=[*declared.notes, *await check_version(client)])
     variables = await VARIABLES.read(client, set())
-    marks = {mark: project for one in variables if (project := registers(one)) for mark in marks_in(one)}
+    marks = {mark: project for one in variables if (project := registry_of(one)) for mark in marks_in(one)}
 
     def owner(kind: Kind, found: Fields) -> str | None:
         if not kind.has_tags:
@@ -109,7 +109,7 @@ async def survey(client: PrefectClient, declared: Declared) -> Plan:
 
     async def read(kind: Kind) -> list[Fields]:
         if kind is VARIABLES:
-            return [variable for variable in variables if not registers(variable)]
+            return [variable for variable in variables if not registry_of(variable)]
         referred = {name for _, label, name in references if label == kind.label}
         names = {*declared.objects[kind.label], *marked(kind), *referred}
         return await kind.read(client, names, f"project:{me}")
@@ -156,10 +156,9 @@ def choose(plan: Plan, declared: Declared, only: str) -> Plan:
     chosen = set(map(str, plan.changes))
     missing = {id: name for id, name in declared.stand_ins.items() if name not in chosen}
     needs = [(one, missing[id]) for one in plan.changes for id in missing if id in str(one.fields)]
-    for one in plan.changes:
-        pool = "work pool", one.fields.get("work_pool_name", "")
-        if pool[1] in declared.objects["work pool"] and pool not in plan.ids and " ".join(pool) not in chosen:
-            needs.append((one, " ".join(pool)))
+    pools = {name: f"work pool {name}" for name in declared.objects["work pool"] if ("work pool", name) not in plan.ids}
+    unmade = {name: pool for name, pool in pools.items() if pool not in chosen}
+    needs += [(one, unmade[name]) for one in plan.changes if (name := one.fields.get("work_pool_name")) in unmade]
     if needs:
         raise OpsError(*(f"{one} needs {what}: apply that first" for one, what in needs))
     return plan
@@ -308,7 +307,7 @@ async def delete(client: PrefectClient, changes: list[Change], report: Report) -
     await patiently(lambda: register(client, remove={(change.kind.label, change.name) for change in done}))
 
 
-def registers(variable: Fields) -> str:
+def registry_of(variable: Fields) -> str:
     """Return the project whose marks are in a variable, if it is such a one."""
     name = variable["name"]
     return name.removeprefix(REGISTRY).partition("__")[0] if name.startswith(REGISTRY) else ""
@@ -324,7 +323,7 @@ def as_value(marks: Set[Mark]) -> dict[str, list[str]]:
 
 async def register(client: PrefectClient, add: Set[Mark] = frozenset(), remove: Set[Mark] = frozenset()) -> None:
     """Mark objects without tags as this project's, before they are created, or take the mark away."""
-    found = {one["name"]: one for one in await VARIABLES.read(client, set()) if registers(one) == PROJECT}
+    found = {one["name"]: one for one in await VARIABLES.read(client, set()) if registry_of(one) == PROJECT}
     wanted = {name: marks_in(one) - remove for name, one in found.items()}
     for mark in sorted({*add}.difference(*wanted.values())):
         names = (f"{REGISTRY}{PROJECT}{f'__{number}' if number else ''}" for number in count())

@@ -45,10 +45,10 @@ def summary(plan: Plan) -> str:
 def describe(change: Change) -> list[str]:
     """Return a line for each value of `change` that differs: `field: old -> new`."""
     leaves = [leaf for field, (old, new) in change.differs.items() for leaf in differing(field, old, new)]
-    hides = [change.kind.label == "block" or may_be_secret(path, new) for path, _, new in leaves]
+    is_block = change.kind.label == "block"
     return [
-        f"{path} changes" if hidden else f"{path}: {short(old)} -> {short(new)}"
-        for (path, old, new), hidden in zip(leaves, hides, strict=True)
+        f"{path} changes" if is_block or may_be_secret(path, new) else f"{path}: {short(old)} -> {short(new)}"
+        for path, old, new in leaves
     ]
 
 
