@@ -16,6 +16,7 @@ from anyio import CapacityLimiter
 from prefect import __version__
 from prefect.client.base import ServerType
 from prefect.client.orchestration import PrefectClient
+from pydantic import TypeAdapter, ValidationError
 
 from ops.api import FAILURES, explain, is_busy
 from ops.declared import Declared, Ids
@@ -29,6 +30,7 @@ PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds, while the server
 Action = Literal["create", "update", "unchanged", "undeclared"]
 Report = Callable[["Change"], None]
 Mark = tuple[str, str]  # kind and name of an object that is ours
+MARKS = TypeAdapter(dict[str, list[str]])  # in a registry variable: kind -> names
 
 
 @dataclass
@@ -314,7 +316,12 @@ def registry_of(variable: Fields) -> str:
 
 
 def marks_in(variable: Fields) -> set[Mark]:
-    return {(label, name) for label, names in variable["value"].items() for name in names}
+    """Return the marks in a registry variable; none when somebody has made something else of it, of whatever project."""
+    try:
+        value = MARKS.validate_python(variable["value"])
+    except ValidationError:
+        return set()
+    return {(label, name) for label, names in value.items() for name in names}
 
 
 def as_value(marks: Set[Mark]) -> dict[str, list[str]]:

@@ -398,6 +398,24 @@ def test_more_marks_than_a_variable_holds(ops: Project, server: Server) -> None:
     assert not registry & {*everything(server)["variables"]}
 
 
+@pytest.mark.parametrize("rubbish", ["by hand", None, ["block"], {"work pool": 5, "block": {"a": 1}, "tag limit": [{}]}])
+def test_marks_that_somebody_has_edited(
+    rubbish: Any, applied: Project, server: Server, request: pytest.FixtureRequest
+) -> None:
+    """Another project's must not stop this one; its own are written anew with what is created next."""
+    theirs = server("POST", "/variables/", {"name": "ops-registry-theirs", "value": rubbish})
+    request.addfinalizer(lambda: server("DELETE", f"/variables/{theirs['id']}"))
+    assert plan_is_empty(applied)
+    ours = "/variables/name/ops-registry-my-flows"
+    marks = server("GET", ours)["value"]
+    server("PATCH", ours, {"value": rubbish})
+    assert plan_is_empty(applied)
+    applied.declare("limits", f'{LIMITS}\nTAG_LIMITS["another"] = 1')
+    succeeds(applied("apply", "--yes"))
+    assert server("GET", ours)["value"] == {"tag limit": ["another"]}
+    server("PATCH", ours, {"value": marks | {"tag limit": ["another", "warehouse"]}})  # so that all of it can go
+
+
 def test_queues_get_the_priorities_that_are_declared(ops: Project, server: Server) -> None:
     """The server moves those behind a queue that is written, so they are written in that order."""
     queues = [f'WorkQueueCreate(name="{name}", priority={priority})' for name, priority in (("low", 2), ("high", 1))]
