@@ -158,9 +158,10 @@ def load(
 
 def read(file: Path) -> PrefectYaml:
     try:
-        # through JSON, as the API takes it: a date without quotes becomes text
-        raw = json.loads(json.dumps(yaml.load(file.read_text("utf-8"), LOADER) or {}, default=str))  # noqa: S506 (safe, too)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        raw = yaml.load(file.read_text("utf-8"), LOADER) or {}  # noqa: S506 (safe, too)
+        # through JSON, as the API takes it: a date without quotes becomes text; a key that is one, or .nan, it refuses
+        raw = json.loads(json.dumps(raw, default=str, allow_nan=False))
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise OpsError(" ".join(str(error).split())) from error
     content = validate(PrefectYaml.model_validate, raw)
     for key in raw.keys() - PrefectYaml.model_fields.keys():

@@ -198,7 +198,11 @@ def test_a_date_needs_no_quotes(check: Check, sample: Fields) -> None:
     assert check(sample | {"schedules": [{"interval": 3600, "anchor_date": date(2026, 1, 1)}]}) == []
 
 
-@pytest.mark.parametrize("text", ["deployments: [", "deployments: 5", "deployments: [x]", "deployment: []", "- a list"])
+UNREADABLE = ["deployments: [", "deployments: 5", "deployments: [x]", "deployment: []", "- a list"]
+NO_JSON = ["deployments: [{parameters: {rate: .nan}}]", "deployments: [{parameters: {2026-01-01: 1}}]"]
+
+
+@pytest.mark.parametrize("text", [*UNREADABLE, *NO_JSON])
 def test_a_file_that_cannot_be_read(check: Check, text: str) -> None:
     (line,) = check(text=text)
     assert line.startswith("prefect.yaml: ")

@@ -398,7 +398,9 @@ def test_more_marks_than_a_variable_holds(ops: Project, server: Server) -> None:
     assert not registry & {*everything(server)["variables"]}
 
 
-@pytest.mark.parametrize("rubbish", ["by hand", None, ["block"], {"work pool": 5, "block": {"a": 1}, "tag limit": [{}]}])
+@pytest.mark.parametrize(
+    "rubbish", ["by hand", None, ["block"], {"work pool": 5, "block": {"a": 1}, "tag limit": [{}]}]
+)
 def test_marks_that_somebody_has_edited(
     rubbish: Any, applied: Project, server: Server, request: pytest.FixtureRequest
 ) -> None:
