@@ -15,10 +15,18 @@ FAILURES = (httpx.HTTPError, PrefectException, JSONDecodeError)  # of a request:
 
 
 def api_url() -> str:
-    """Return the address of the API; raise OpsError when none is set: Prefect would start a server and lose it."""
-    if url := get_current_settings().api.url:
-        return str(url)
-    raise OpsError("PREFECT_API_URL is not set: set it in .env or in the environment (`make dev` needs none)")
+    """Return the address of the API to show, without a login in it.
+
+    Raises:
+        OpsError: none is set, so Prefect would start a server and lose it; or it is no address
+    """
+    url = get_current_settings().api.url
+    if not url:
+        raise OpsError("PREFECT_API_URL is not set: set it in .env or in the environment (`make dev` needs none)")
+    try:
+        return str(httpx.URL(url).copy_with(userinfo=b""))
+    except httpx.InvalidURL:  # its text may repeat the login
+        raise OpsError("PREFECT_API_URL is no address: correct it in .env or in the environment") from None
 
 
 @asynccontextmanager

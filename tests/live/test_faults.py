@@ -62,6 +62,13 @@ def test_no_server(project: Path, env: dict[str, str]) -> None:
     assert "does not answer: start it, or correct PREFECT_API_URL" in only_line(ops(project, env, "plan"))
 
 
+def test_a_login_in_the_address_does_not_show(project: Path, env: dict[str, str]) -> None:
+    for address in ("http://user:s3cret@127.0.0.1:9/api", "http://user:s3cret/@127.0.0.1:9/api"):
+        line = only_line(ops(project, env, "plan", PREFECT_API_URL=address))
+        assert "correct PREFECT_API_URL" in line or "correct it in .env" in line
+        assert "s3cret" not in line
+
+
 @pytest.mark.parametrize(
     ("answering", "told"),
     [
@@ -79,6 +86,7 @@ def test_an_api_that_refuses(answering: str, told: str, project: Path, env: dict
     ("setting", "value", "told"),
     [
         ("SLA_MINUTES", "0", "SLA_MINUTES: Input should be greater than or equal to"),
+        ("SLA_MINUTES", "inf", "SLA_MINUTES: Input should be less than or equal to"),
         ("SLA_MINUTES", "soon", "SLA_MINUTES: Input should be a valid number"),
         ("PREFECT_ENV", "pord", "PREFECT_ENV: Value error, choose one of dev, staging, preview, prod"),
     ],
