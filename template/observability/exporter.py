@@ -8,6 +8,7 @@ way either: with PREFECT_CLIENT_METRICS_ENABLED, each run wants the same port, a
 """
 
 import argparse
+import re
 import sys
 import threading
 import time
@@ -61,7 +62,8 @@ class Runs:
                 with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
                     found = [*self.read(client)]
             except Exception as error:  # whatever goes wrong: no values are better than old ones
-                print(f"The Prefect API gave no answer: {error}", file=sys.stderr)
+                told = re.sub("//[^/]*@", "//", str(error))  # without a login in the address
+                print(f"The Prefect API gave no answer: {told}", file=sys.stderr)
                 found = []
         up.add_metric([], bool(found))
         yield from (up, *found)

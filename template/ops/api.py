@@ -8,6 +8,7 @@ import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectAlreadyExists, PrefectException
 from prefect.settings import get_current_settings
+from pydantic import AnyHttpUrl, ValidationError
 
 from ops.settings import OpsError, problems
 
@@ -24,8 +25,9 @@ def api_url() -> str:
     if not url:
         raise OpsError("PREFECT_API_URL is not set: set it in .env or in the environment (`make dev` needs none)")
     try:
+        AnyHttpUrl(url)  # httpx takes a port that is none
         return str(httpx.URL(url).copy_with(userinfo=b""))
-    except httpx.InvalidURL:  # its text may repeat the login
+    except (ValidationError, httpx.InvalidURL):  # their texts may repeat the login
         raise OpsError("PREFECT_API_URL is no address: correct it in .env or in the environment") from None
 
 

@@ -88,7 +88,7 @@ class Deployment(Strict):
     """One entry of `deployments:`, with the names and meanings of Prefect's own format."""
 
     name: str = Field(pattern=r"^[^/%&><]+$")
-    entrypoint: str
+    entrypoint: str = Field(pattern=r"^.+:[\w.]+$|^\w+(\.\w+)+$")
     work_pool: WorkPool
     description: str | None = None
     version: str | None = None

@@ -158,7 +158,7 @@ async def try_workers(client: PrefectClient, pool: str, there: bool) -> Finding:
 async def guard(client: PrefectClient) -> Finding:
     """Return whether a stranger is refused by the server, which gives the content of blocks to whoever reaches it."""
     async with httpx.AsyncClient(timeout=10) as stranger:
-        answer = await stranger.get(client.api_url.join("admin/version"))
+        answer = await stranger.get(client.api_url.join("admin/version").copy_with(userinfo=b""))
     if answer.status_code in (401, 403):
         return True, "the API asks for a password"
     here = client.api_url.host in ("127.0.0.1", "localhost", "::1")

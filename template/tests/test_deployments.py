@@ -115,6 +115,7 @@ def test_an_image_that_is_built_and_not_used(check: Check, sample: Fields) -> No
 FAULTS: list[tuple[str, Fields]] = [
     ("unknown key schedulez, did you mean schedules?", {"schedulez": []}),
     ("entrypoint: Field required", {"entrypoint": None}),
+    ("entrypoint: String should match", {"entrypoint": "flows"}),  # it names no flow
     ("say where workers find the code with `pull:`", {"pull": None}),
     ("environment variable NO_SUCH_NAME is not set", {"version": "{{ $NO_SUCH_NAME }}"}),
     ("unknown parameter batchsize, did you mean batch_size?", {"parameters": {"batchsize": 5}}),

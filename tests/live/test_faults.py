@@ -70,6 +70,7 @@ def test_no_server(project: Path, env: dict[str, str]) -> None:
             "The Prefect API at http://127.0.0.1:9/api does not answer: start it, or correct PREFECT_API_URL",
         ),
         ("user:s3cret/@", "PREFECT_API_URL is no address: correct it in .env"),
+        ("user:s3cret@host:99999/", "PREFECT_API_URL is no address: correct it in .env"),
     ],
 )
 def test_a_login_in_the_address_does_not_show(login: str, told: str, project: Path, env: dict[str, str]) -> None:

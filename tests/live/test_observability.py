@@ -306,6 +306,20 @@ def test_the_exporter_tells_what_operators_need(told: dict[str, Any]) -> None:
     assert scrape(told["url"])["prefect_flow_runs_ended_total"] == after["prefect_flow_runs_ended_total"]  # once
 
 
+def test_the_exporter_shows_no_login_of_an_address(seen: Path, server: Server) -> None:
+    login = {"PREFECT_API_URL": server.url.replace("//", "//user:s3cret@"), "PREFECT_API_AUTH_STRING": ""}
+    scraped = "import exporter; list(exporter.Runs('seen').collect())"
+    done = subprocess.run(
+        [seen / ".venv/bin/python", "-c", scraped],
+        env=settings_of(server) | login,
+        cwd=seen / "observability",
+        capture_output=True,
+        text=True,
+    )
+    assert "gave no answer: Client error '401 Unauthorized'" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
 @pytest.mark.skipif(not shutil.which("prometheus"), reason="needs Prometheus (apt-get install prometheus)")
 def test_prometheus_reads_the_exporter_and_the_rules(told: dict[str, Any], seen: Path, tmp_path: Path) -> None:
     shutil.copytree(seen / "observability", tmp_path / "observability")

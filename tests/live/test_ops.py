@@ -933,6 +933,11 @@ def test_doctor_tells_what_is_wrong_and_what_to_do(applied: Project, server: Ser
     )
 
 
+def test_a_login_in_the_address_is_none_of_a_stranger(ops: Project) -> None:
+    with_login = ops.env["PREFECT_API_URL"].replace("//", f"//{AUTH}@")
+    tells(ops("doctor", PREFECT_API_URL=with_login), "ok    the API asks for a password")
+
+
 def test_doctor_goes_on_when_one_thing_cannot_be_told(ops: Project) -> None:
     refused = ops.run("doctor", PREFECT_API_AUTH_STRING="admin:wrong")
     assert refused.code == 1
