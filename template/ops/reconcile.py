@@ -99,6 +99,8 @@ async def survey(client: PrefectClient, declared: Declared) -> Plan:
     plan = Plan(notes=[*declared.notes, *await check_version(client)])
     variables = await VARIABLES.read(client, set())
     marks = {mark: project for one in variables if (project := registry_of(one)) for mark in marks_in(one)}
+    lost = [one["name"] for one in variables if registry_of(one) == PROJECT and not marks_in(one)]
+    plan.notes += [f"variable {name} was changed by hand: prune does not know what it listed" for name in lost]
 
     def owner(kind: Kind, found: Fields) -> str | None:
         if not kind.has_tags:
