@@ -31,6 +31,12 @@ def test_a_project_passes_its_own_checks(name: str, env: dict[str, str], tmp_pat
     if name == "nothing":
         remove_examples(project)
         assert make(project, env, "--dry-run", "run").split()[-2:] == ["my-flow/my-flow", "--watch"]
+        step = (
+            '- prefect.deployments.steps.set_working_directory: { directory: "{{ prefect.variables.made_by_hand }}" }'
+        )
+        file = project / "prefect.yaml"  # refers to what the real server has, and the temporary one has not
+        file.write_text(file.read_text("utf-8").replace("pull: []", f"pull:\n  {step}"), "utf-8")
+        assert "made_by_hand" in file.read_text("utf-8")
     make(project, env, "lint", "test", "test-server")
 
 
