@@ -211,12 +211,14 @@ def test_nobody_is_promised_a_credential_that_may_only_read(ci: str, backend: st
     assert ("let a runner of your own do the jobs" in readme) == (backend == "server")
 
 
-@pytest.mark.parametrize("pool", ["process", "docker"])
+@pytest.mark.parametrize("pool", ["process", "docker", "managed"])
 def test_what_moves_the_code_is_said_where_no_image_does(pool: str, render: Render) -> None:
-    project = render(pool_type=pool, image_registry="ghcr.io/owner" if pool == "docker" else "")
+    with_image = {"image_registry": "ghcr.io/owner"} if pool == "docker" else {}
+    project = render(pool_type=pool, prefect_backend="cloud", **with_image)
     for name in ("README.md", ".github/workflows/deploy.yml"):
-        text = (project / name).read_text("utf-8")
+        text = " ".join((project / name).read_text("utf-8").split())
         assert ("`git pull && make .venv/.synced`" in text) == (pool == "process")
+        assert ("in all environments at once" in text) == (pool == "managed")
 
 
 def test_a_preview_is_never_of_a_fork(render: Render) -> None:
