@@ -30,6 +30,7 @@ from checks import faults
 from google.auth.credentials import AnonymousCredentials
 from jsonschema import Draft7Validator, Draft202012Validator
 from prefect.client.schemas.objects import FlowRun
+from prefect.infrastructure.provisioners import get_infrastructure_provisioner_for_work_pool_type
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 POOLS = DEFAULTS["pools"]
@@ -259,6 +260,21 @@ def test_make_installs_what_helm_accepts(backend: str, render: Render, helm: str
     assert "additional properties 'workpool' not allowed" in refused.stderr
 
 
+@pytest.mark.parametrize("pool", ["cloud-run", "vertex-ai", "container-instances"])
+def test_the_platform_of_the_worker_is_turned_on_first(pool: str, render: Render) -> None:
+    """The identity of the worker may not, and nothing else in the README would."""
+    project = render(pool_type=pool)
+    row = yaml.safe_load((project / POOLS[pool]["infra"]).read_text("utf-8"))
+    if pool == "container-instances":
+        platforms = {action.split("/")[0] for action in row["Actions"] if "containerGroups" in action}
+    else:
+        used = {permission.split(".")[0] for permission in row["includedPermissions"]} - {"artifactregistry"}
+        platforms = {f"{service}.googleapis.com" for service in used}
+    readme = (project / "README.md").read_text("utf-8")
+    turned_on = re.findall(r"^\$ (?:gcloud services enable|az provider register) (.*)", readme, re.MULTILINE)
+    assert platforms <= set(" ".join(turned_on).split())
+
+
 @pytest.mark.parametrize("store", ["prefect", "environment", "aws-secrets-manager"])
 def test_cloudformation_knows_what_is_in_infra(store: str, render: Render) -> None:
     found = lint_all((render(pool_type="ecs", secrets_backend=store) / "infra/ecs.yaml").read_text("utf-8"))
@@ -345,7 +361,13 @@ def test_pools_fit_their_workers_and_misspelt_job_variables_are_found(
                         assert not_restricted(job["job_manifest"]["spec"]["template"]["spec"]) == set()
             else:
                 (fault,) = mine.check_provisioned(pool, {})
-                assert f"prefect work-pool create --type {row['type']}" in fault
+                assert "is not there yet: README.md has the command" in fault
+                readme = (project / "README.md").read_text("utf-8")
+                (command,) = re.findall(rf"^\$ (.*) work-pool create --type {row['type']} ", readme, re.MULTILINE)
+                # What Prefect provisions the pool with; it would install that by pip, which .venv does not have.
+                made_by = get_infrastructure_provisioner_for_work_pool_type(row["type"]) if "provision" in row else None
+                (package,) = re.findall(r"is_(\w+)_installed", " ".join(dir(made_by))) or [""]
+                assert command == (f"uv run --with {package} prefect" if package else ".venv/bin/prefect")
         misspell(project / "prefect.yaml")
         with monkeypatch.context() as patch, imported(project, patch) as module:
             mine = declared(module)

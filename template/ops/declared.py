@@ -187,9 +187,7 @@ class Declared:
             found: as it is on the server, or nothing
         """
         if not found:
-            flag = " --provision-infra" if pool["type"].endswith(":push") else ""
-            create = f"prefect work-pool create --type {pool['type']}{flag} {pool['name']}"
-            return [f"work pool {pool['name']} is not there yet: {create}"]
+            return [f"work pool {pool['name']} is not there yet: README.md has the command that makes it"]
         schema = found["base_job_template"].get("variables", {"properties": {}})
         return [
             f"deployment {name.rpartition('/')[2]}: {fault}"
