@@ -32,6 +32,8 @@ from jsonschema import Draft7Validator, Draft202012Validator
 from prefect.client.schemas.objects import FlowRun
 from prefect.infrastructure.provisioners import get_infrastructure_provisioner_for_work_pool_type
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from prefect_aws.observers import ecs as ecs_observer
+from prefect_aws.workers import ecs_worker
 
 POOLS = DEFAULTS["pools"]
 KUBERNETES = "1.34"
@@ -279,6 +281,17 @@ def test_the_platform_of_the_worker_is_turned_on_first(pool: str, render: Render
 def test_cloudformation_knows_what_is_in_infra(store: str, render: Render) -> None:
     found = lint_all((render(pool_type="ecs", secrets_backend=store) / "infra/ecs.yaml").read_text("utf-8"))
     assert [str(match) for match in found if match.rule.id[0] in "EW"] == []
+
+
+def test_the_worker_of_ecs_may_do_what_its_code_calls_and_no_more(render: Render) -> None:
+    sources = "".join(Path(module.__file__ or "").read_text("utf-8") for module in (ecs_worker, ecs_observer))
+    calls = re.findall(r"\b(ec2|ecs|logs|sqs)_client\.([a-z]\w+)\(", sources)
+    called = {f"{service}:{call.title().replace('_', '')}" for service, call in calls}
+    stack = yaml.safe_load((render(pool_type="ecs") / "infra/ecs.yaml").read_text("utf-8"))
+    (policy,) = stack["Resources"]["WorkerRole"]["Properties"]["Policies"]
+    actions = [statement["Action"] for statement in policy["PolicyDocument"]["Statement"]]
+    allowed = {name for names in actions for name in ([names] if isinstance(names, str) else names)}
+    assert allowed - {"ecs:TagResource", "iam:PassRole"} == called  # those two come with other calls
 
 
 def test_a_registry_with_a_path_is_one_repository_in_all_files(render: Render) -> None:
