@@ -126,6 +126,15 @@ def vault() -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
+@pytest.mark.parametrize("pool", ["docker", "kubernetes"])
+def test_the_readme_says_how_runs_log_in_to_vault(pool: str, render: Render) -> None:
+    project = render(pool_type=pool, secrets_backend="vault")
+    section = (project / "README.md").read_text("utf-8").partition("## Secrets\n")[2].partition("\n## ")[0]
+    assert "`secret/data/my-flows/*`" in section
+    assert ("`FLOWS_VAULT_TOKEN`" in section) == (pool == "docker")
+    assert ("role `my-flows`" in section) == (pool == "kubernetes")
+
+
 def test_vault_is_asked_with_a_token_or_a_service_account(
     render: Render, vault: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
