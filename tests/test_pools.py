@@ -294,6 +294,14 @@ def test_the_worker_of_ecs_may_do_what_its_code_calls_and_no_more(render: Render
     assert allowed - {"ecs:TagResource", "iam:PassRole"} == called  # those two come with other calls
 
 
+def test_the_workers_of_ecs_install_what_was_tested(render: Render) -> None:
+    stack = yaml.safe_load((render(pool_type="ecs") / "infra/ecs.yaml").read_text("utf-8"))
+    for container in stack["Resources"]["WorkerTask"]["Properties"]["ContainerDefinitions"]:
+        given = {one["Name"]: one["Value"] for one in container["Environment"]}
+        assert re.fullmatch(r"prefect-aws==[0-9.]+", given["EXTRA_PIP_PACKAGES"])
+        assert given["UV_EXCLUDE_NEWER"] == f"{DEFAULTS['versions']['tested_on']}T00:00:00Z"
+
+
 def test_a_registry_with_a_path_is_one_repository_in_all_files(render: Render) -> None:
     ecr = render(pool_type="ecs", image_registry="1.dkr.ecr.eu-west-1.amazonaws.com/team", ci="github")
     for file in ("infra/ecs.yaml", "infra/registry-aws.yaml"):
