@@ -4,6 +4,7 @@ The present template is published here as a version of its own, in a temporary c
 and a moved file, are those of 0.3.0, and those of a release that the tests make, with a second one after it.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -453,6 +454,17 @@ def test_a_project_in_a_folder_of_a_larger_repository(next_release: Path, tmp_pa
 
 
 # --- the commands of the project ------------------------------------------------------------------------
+
+
+def test_make_takes_uv_from_a_folder_with_a_space(project: Path, tmp_path: Path) -> None:
+    uv = tmp_path / "my tools/uv"
+    uv.parent.mkdir()
+    uv.write_text('#!/bin/sh\necho "uv $*" && mkdir .venv\n', "utf-8")
+    uv.chmod(0o755)
+    env = os.environ | {"PATH": f"{uv.parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["make", "--silent", ".venv/.synced"]
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "uv sync --quiet\n"), done.stderr
 
 
 def test_make_update_check_tells_of_a_newer_version(old: Path) -> None:
