@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,14 @@ def test_copy_asks_for_no_trust(source: Path, project: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "my-flows is ready" in done.stderr
     assert contents(tmp_path / "my-flows") == contents(project)
+
+
+def test_what_a_copy_tells_to_type_is_right_for_a_folder_with_a_space(source: Path, tmp_path: Path) -> None:
+    folder = str(tmp_path / "My flows")
+    command = [sys.executable, "-m", "copier", "copy", "--defaults", str(source), folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = re.findall("^ *(cd .*)", done.stderr, re.MULTILINE)
+    assert shlex.split(line) == ["cd", folder]
 
 
 def test_same_answers_give_the_same_bytes(project: Path, render: Render) -> None:
