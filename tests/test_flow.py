@@ -12,7 +12,7 @@ from checks import contents, faults
 
 BAD = [
     "", "My-Flow", "my_flow", "9-lives", "-a", "a-", "a--b", "a b", "a.b", "../x", "x;y", "ünï", "a\n", "a" * 41,
-    "class", "list", "true", "null", "on", "task", "total",
+    "class", "list", "true", "null", "on", "task", "total", "test-x", "json", "logging", "httpx", "pytest", "ops",
 ]  # fmt: skip
 ADD = """
 import json, sys

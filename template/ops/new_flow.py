@@ -3,6 +3,7 @@
 import builtins
 import keyword
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -84,11 +85,13 @@ def add(name: str, root: Path = ROOT) -> list[str]:
     """
     function = name.replace("-", "_")
     taken = {*keyword.kwlist, *dir(builtins), *re.findall(r"\w+", FLOW)}
-    fits = re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", name) and len(name) <= 40
-    if not fits or function in taken or yaml.safe_load(name) != name:  # YAML reads some words as true or null
+    fits = re.fullmatch("(?!test)[a-z][a-z0-9]*(-[a-z0-9]+)*", name) and len(name) <= 40
+    hides = getattr(find_spec(function), "origin", None) if fits else None  # from a flow that is run by its path
+    if not fits or hides or function in taken or yaml.safe_load(name) != name:  # YAML reads some words as true or null
         raise OpsError(
             f"{name!r} cannot be the name of a flow: it takes lowercase letters, digits and single dashes, at most 40,"
-            " and no word of Python, YAML or the file itself; right is a name like my-flow: make flow NAME=my-flow"
+            " not test at its start, no word of Python, YAML or the file itself, and no name of an installed module;"
+            " right is a name like my-flow: make flow NAME=my-flow"
         )
     flow, test = root / f"flows/{function}.py", root / f"tests/test_{function}.py"
     for file in (flow, test):
