@@ -5,7 +5,6 @@ A trial goes the way of a real alert: an event, an automation for the time being
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -62,9 +61,9 @@ def send_simulated(kind: str, local: Local = False) -> None:
 def tell(trial: "Callable[[PrefectClient, Send, str, Say], Awaitable[None]]", word: str, local: bool) -> None:
     """Print what comes of a trial; exit with code 1 when a channel refused the message."""
     if local:
-        from ops.dev import running
+        from ops.dev import enter, running
 
-        os.environ |= running()
+        enter(running())
     from ops.api import connect
     from ops.kinds import send
 

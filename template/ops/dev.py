@@ -86,6 +86,13 @@ def environment(port: int, receiver: str) -> dict[str, str]:
     }
 
 
+def enter(env: dict[str, str]) -> None:
+    """Go on in the environment `env` of `dev`; Prefect, which reads its settings once, must not be imported yet."""
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(HOME)
+
+
 def receive(show: Callable[[str, dict[str, Any]], None]) -> ThreadingHTTPServer:
     """Start a receiver on loopback that calls `show` with the channel and the body of each alert."""
 
@@ -173,9 +180,7 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
     server = spawn(PREFECT, *command, input=subprocess.DEVNULL, output=log)
     api = httpx.Client(base_url=f"http://127.0.0.1:{port}/api/", timeout=10)
     with console.status("Starting the Prefect server (the first start takes up to a minute)"):
-        os.environ.clear()
-        os.environ.update(env)
-        os.chdir(HOME)
+        enter(env)
         for package in ("sqlalchemy", "prefect/server"):  # the first time it compiles them, last: now both do
             compile_dir(Path(httpx.__file__).parents[1] / package, quiet=2)
         from ops.declared import Declared  # Prefect takes our settings, and loads while the server starts

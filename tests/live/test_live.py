@@ -174,6 +174,12 @@ def test_nothing_of_the_callers_prefect_is_used(project: Path, env: dict[str, st
     ] == [".prefect/profiles.toml"]
 
 
+def test_alerts_are_tried_on_the_server_of_dev(project: Path, env: dict[str, str], dev: Dev) -> None:
+    tried = run_ops(project, env | {"PREFECT_PROFILE": "mine"}, "alerts", "test", "--local")
+    assert (tried.returncode, tried.stderr, tried.stdout.count("accepted my-flows-")) == (0, "", 4)
+    dev.wait_for("ALERT.*TEST of the alerts of my-flows", 10)
+
+
 def test_the_ui_asks_the_address_of_its_own_page(api: Any) -> None:
     root = api.env["PREFECT_API_URL"].removesuffix("/api")
     assert httpx.get(f"{root}/ui-settings").json()["api_url"] == "/api"  # a forwarded port has another address
