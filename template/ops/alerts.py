@@ -67,7 +67,7 @@ def tell(trial: "Callable[[PrefectClient, Send, str, Say], Awaitable[None]]", wo
     from ops.api import connect
     from ops.kinds import send
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     refused: list[str] = []
 
     def say(accepted: bool, line: str) -> None:

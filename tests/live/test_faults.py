@@ -62,6 +62,21 @@ def test_no_server(project: Path, env: dict[str, str]) -> None:
     assert "does not answer: start it, or correct PREFECT_API_URL" in only_line(ops(project, env, "plan"))
 
 
+@pytest.mark.parametrize("command", ["plan", "worker"])
+def test_no_address(command: str, project: Path, env: dict[str, str]) -> None:
+    assert only_line(ops(project, env, command, PREFECT_API_URL="")).startswith("PREFECT_API_URL is not set: set it in")
+
+
+def test_a_wrong_option_does_not_pass_for_a_difference(project: Path, env: dict[str, str]) -> None:
+    wrong = run_ops(project, env, "plan", "--nosuch")
+    assert (wrong.returncode, "No such option: --nosuch" in wrong.stderr) == (1, True)
+    assert subprocess.run(["make", "plan", "ARGS=--nosuch"], cwd=project, env=env, capture_output=True).returncode == 2
+
+
+def test_a_fault_is_shown_as_it_is(project: Path, env: dict[str, str]) -> None:
+    assert only_line(run_ops(project, env, "flow", ":x:")).startswith("':x:' cannot be the name of a flow")
+
+
 @pytest.mark.parametrize(
     ("login", "told"),
     [
