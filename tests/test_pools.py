@@ -554,6 +554,8 @@ def test_runs_get_the_rights_that_the_examples_need(answers: Answers, render: Re
             "arn:aws:secretsmanager:*:*:secret:my-flows/etl-source-token-*",
             "arn:aws:s3:::results_bucket/my-flows/*",
         }
+        provider = [one for one in said if one.startswith("aws iam create-open-id-connect-provider --url https://")]
+        assert len(provider) == (pool == "kubernetes")  # IAM knows no token of a cluster before
     elif cloud == "gcp":
         assert sum("my-flows-etl-source-token" in one and "secretAccessor" in one for one in said) == 1
         # GcsBucket asks for the bucket before the object: the first role has no storage.buckets.get
