@@ -386,6 +386,21 @@ def test_answers_can_be_changed_and_changed_back(other: Answers, edited: Path, t
     assert tree(project) == before
 
 
+def test_an_update_tells_which_answers_are_others_now(edited: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(edited, tmp_path / "my-flows")
+    chosen = "ARGS=--defaults --vcs-ref :current: --data"
+    assert "->" not in make(project, "update", f"{chosen} ci=github").stderr
+
+    done = make(project, "update", f"{chosen} database=duckdb --data user_name='Zoë, 𐐀'")
+    assert '\n    database: "none" -> "duckdb"\n    user_name: "Data Team" -> "Zoë, 𐐀"\n' in done.stderr
+    commit(project)
+    done = make(project, "update", f"{chosen} pool_type=docker")  # keeps no file, so DuckDB goes
+    assert re.findall("^    (.*) -> (.*)$", done.stderr, re.MULTILINE) == [
+        ('database: "duckdb"', '"none"'),
+        ('pool_type: "process"', '"docker"'),
+    ]
+
+
 def test_no_question_is_left_out() -> None:
     asked = {name for name, question in QUESTIONS.items() if question.get("when") is not False}
     changed = {name for other in OTHERS for name, answer in other.items() if answer != plain(DEFAULTS[name])}
