@@ -579,8 +579,10 @@ def test_help_and_options_are_plain(machine: Machine, copy: Path) -> None:
 # --- the web form: its shell steps, with a local repository to push to --------------------------------
 
 
-def test_the_web_form_offers_no_more_than_github_shows() -> None:
-    assert len(form()["on"]["workflow_dispatch"]["inputs"]) <= 25
+def test_the_web_form_offers_no_more_than_github_shows_and_says_it_in_sentences() -> None:
+    inputs = form()["on"]["workflow_dispatch"]["inputs"]
+    assert len(inputs) <= 25
+    assert not [name for name, field in inputs.items() if re.search(r"\w Any of: ", field["description"])]
 
 
 @pytest.mark.skipif(not shutil.which("jq"), reason="needs jq, which GitHub's runners have")
