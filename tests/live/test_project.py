@@ -19,7 +19,7 @@ ANSWERS = {
         "alert_on=[failure, success, sla]",
         "sla_minutes=1",
     ],
-    "nothing": ["alert_channels=[]", "ci=none"],
+    "nothing": ["alert_channels=[]", "ci=none", "secrets_backend=vault"],
 }
 
 
