@@ -92,7 +92,7 @@ def code(value: Any) -> str:
 
 
 def expression(text: str) -> str:
-    return f"`{text.strip().removeprefix('{{').removesuffix('}}').strip()}`"
+    return f"`{' '.join(text.split()).removeprefix('{{').removesuffix('}}').strip()}`"
 
 
 def rule(question: Answers) -> str:
