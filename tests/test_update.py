@@ -572,6 +572,10 @@ def test_an_existing_repository_keeps_its_flows_and_deployments(existing: Path, 
     text = text.replace('  schedule: {cron: "0 1 * * *"}\n', '  schedules: [{slug: nightly, cron: "0 1 * * *"}]\n')
     (existing / "prefect.yaml").write_text(text, "utf-8")
     done = subprocess.run([sys.executable, "-c", DECLARED], cwd=existing, capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("would not find") == 2, done.stderr
+    text = text.replace("flows/report.py:report", "flows.report.report").replace("hello.py:hello", "hello.hello")
+    (existing / "prefect.yaml").write_text(text, "utf-8")
+    done = subprocess.run([sys.executable, "-c", DECLARED], cwd=existing, capture_output=True, text=True, timeout=120)
     assert done.stdout == "['hello/hello', 'report/nightly'] []\n", done.stderr
 
     commit(existing)

@@ -134,10 +134,11 @@ def load(
         found: list[str] = []
         try:
             entry = validate(Deployment.model_validate, fill_in(raw, images))
-            flow, schema = load_flow(entry.entrypoint)
             entry.work_pool.name += environment.pool_suffix
             entry.parameters |= environment.parameters.get(entry.name, {})
             entry.pull = content.pull if entry.pull is None else entry.pull
+            check_path(entry, schemas)
+            flow, schema = load_flow(entry.entrypoint)
             for position, schedule in enumerate(entry.schedules, start=1):
                 schedule.slug = schedule.slug or f"schedule-{position}"
                 schedule.active = schedule.active and environment.schedules
@@ -235,6 +236,16 @@ def fill_in(raw: dict[str, Any], outputs: dict[str, Any] | None = None) -> dict[
     if missing := sorted(names - os.environ.keys()):
         raise OpsError(f"environment variable {', '.join(missing)} is not set")
     return {**raw, **apply_values(here, outputs or {}, remove_notset=False)}  # ty: ignore[invalid-argument-type]
+
+
+def check_path(entry: Deployment, schemas: dict[str, Any]) -> None:
+    """Raise when the entrypoint is a relative path and runs start in an empty folder, as those of process pools do."""
+    path, pool = entry.entrypoint.rpartition(":")[0], entry.work_pool
+    folder = ((schemas.get(pool.name) or {}).get("properties") or {}).get("working_dir", {"default": "its own"})
+    known = entry.pull or pool.job_variables.get("working_dir") or folder.get("default")
+    if path and not known and not Path(path).is_absolute():
+        module = entry.entrypoint.replace(".py:", ".").replace("/", ".")
+        raise OpsError(f"runs start in an empty folder and would not find {path}: as entrypoint, write {module}")
 
 
 @cache
