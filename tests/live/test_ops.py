@@ -330,6 +330,31 @@ def test_a_queue_or_an_automation_of_somebody_else_is_not_touched(applied: Proje
 # --- what operators do by hand -----------------------------------------------------------------------
 
 
+def test_a_limit_that_deployments_share_is_not_theirs(applied: Project, server: Server) -> None:
+    def give_shared() -> None:
+        for name in ("nightly", "orders"):
+            url = f"/deployments/{find(server, '/deployments', name=name)['id']}"
+            server("PATCH", url, {"concurrency_limit": None})
+            server("PATCH", url, {"global_concurrency_limit_id": shared["id"]})
+
+    shared = server("POST", "/v2/concurrency_limits/", {"name": "heavy", "limit": 7})
+    give_shared()
+    tells(
+        applied("plan"),
+        "concurrency_limit: nothing -> 2",
+        "0 to create, 1 to update, 15 unchanged, 0 not declared any more",
+    )
+    succeeds(applied("apply", "--yes"))
+    assert plan_is_empty(applied)
+    assert find(server, "/v2/concurrency_limits", name="heavy")["limit"] == 7
+    assert find(server, "/deployments", name="nightly")["global_concurrency_limit"]["limit"] == 2
+    assert find(server, "/deployments", name="orders")["global_concurrency_limit"]["name"] == "heavy"
+    applied.deploy()
+    succeeds(applied("prune", "--yes"))
+    assert find(server, "/v2/concurrency_limits", name="heavy")["limit"] == 7
+    server("DELETE", f"/v2/concurrency_limits/{shared['id']}")
+
+
 def test_what_was_paused_by_hand_stays_paused(applied: Project, server: Server) -> None:
     before = server("GET", "/deployments/name/sample/nightly")
     ids = {schedule["slug"]: schedule["id"] for schedule in before["schedules"]}
