@@ -240,11 +240,12 @@ def fill_in(raw: dict[str, Any], outputs: dict[str, Any] | None = None) -> dict[
 
 def check_path(entry: Deployment, schemas: dict[str, Any]) -> None:
     """Raise when the entrypoint is a relative path and runs start in an empty folder, as those of process pools do."""
-    path, pool = entry.entrypoint.rpartition(":")[0], entry.work_pool
+    path, _, flow = entry.entrypoint.rpartition(":")
+    pool = entry.work_pool
     folder = ((schemas.get(pool.name) or {}).get("properties") or {}).get("working_dir", {"default": "its own"})
     known = entry.pull or pool.job_variables.get("working_dir") or folder.get("default")
     if path and not known and not Path(path).is_absolute():
-        module = entry.entrypoint.replace(".py:", ".").replace("/", ".")
+        module = ".".join([*Path(path).with_suffix("").parts, flow])
         raise OpsError(f"runs start in an empty folder and would not find {path}: as entrypoint, write {module}")
 
 
