@@ -157,7 +157,7 @@ class Declaration:
 
     def entry(self) -> str:
         """Return the lines to add to the container."""
-        comment = f"# {' '.join(self.comment.split())}\n" if self.comment else ""
+        comment = f"# {' '.join(str(self.comment).split())}\n" if self.comment else ""
         return f'{comment}"{self.name}": {self.code()},' if self.container == "BLOCKS" else f"{comment}{self.code()},"
 
     def secrets(self) -> dict[str, str]:
@@ -206,6 +206,11 @@ def variable(id: str, value: Any) -> Declaration:
     if looks_secret(id, value):
         notes = [f'looks like a secret, so it is a block: Secret.load("{block_name(id)}").get()']
         return Declaration("BLOCKS", block_name(id), secret_block(env_name("var", id), value), comment, notes=notes)
+    with suppress(TypeError):  # what else JSON does not have, VariableCreate refuses
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise NotImported("holds NaN or Infinity, which JSON does not have") from None
     name = re.sub("[^a-z0-9_-]+", "_", id.lower()).strip("_")
     notes = [] if name == id else [f'is called {name} here: Variable.get("{name}")']
     new = New("prefect.client.schemas.actions.VariableCreate", {"name": name, "value": value})
@@ -661,6 +666,8 @@ def import_files(files: list[Path], kind: str, tell: Callable[[str], None], root
         origin = f"{each[:-1]} {id}"
         try:
             declaration = MAKE[each](id, content)
+            if not declaration.name:
+                raise NotImported("has no letter a-z and no digit in its name: rename it")
             if packages := [package for module, package in declaration.packages.items() if not find_spec(module)]:
                 waiting.append(origin)
                 for package in packages:

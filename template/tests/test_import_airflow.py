@@ -133,6 +133,7 @@ def test_what_was_changed_by_hand_stays(run: Importer) -> None:
         ("pools", {"slots": "hush-hush"}, "has no whole number of slots"),
         ("pools", {"slots": True}, "has no whole number of slots"),
         ("variables", "hush-hush" * 1000, "is refused by VariableCreate"),
+        ("variables", [{"a": float("nan")}], "holds NaN or Infinity"),
     ],
 )
 def test_a_bad_entry_is_named_and_the_rest_goes_on(run: Importer, kind: str, entry: Any, told: str) -> None:
@@ -141,6 +142,16 @@ def test_a_bad_entry_is_named_and_the_rest_goes_on(run: Importer, kind: str, ent
     assert run.tells(f"left out: {kind[:-1]} bad.one {told}")
     assert run.tells("1 declared in ops/imported.py, 0 there already, 1 left out")
     assert not run.tells("hush")
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry"), [("connections", CONNECTIONS["test_ftp"]), ("pools", POOLS["test_pool"]), ("variables", 1)]
+)
+def test_a_name_of_which_nothing_is_left_is_told(run: Importer, kind: str, entry: Any) -> None:
+    id = "" if kind == "pools" else "日本"
+    assert run({id: entry}, kind=kind) == 2
+    assert run.tells(f"{kind[:-1]} {id} has no letter a-z and no digit in its name")
+    assert run.code == EMPTY
 
 
 def test_two_entries_of_one_name_are_told(run: Importer) -> None:
