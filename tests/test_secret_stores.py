@@ -113,6 +113,8 @@ def vault() -> Iterator[ThreadingHTTPServer]:
                 self.answer(403, {"errors": ["permission denied"]})
             elif self.path == "/v1/secret/data/my-flows/etl-source-token":
                 self.answer(200, {"data": {"data": {"value": "hush-hush"}, "metadata": {"version": 1}}})
+            elif self.path == "/v1/secret/data/my-flows/other-field":
+                self.answer(200, {"data": {"data": {"token": "hush-hush"}, "metadata": {"version": 1}}})
             else:
                 self.answer(404, {"errors": []})
 
@@ -160,8 +162,9 @@ def test_vault_is_asked_with_a_token_or_a_service_account(
         monkeypatch.setattr(secrets.Vault, "load", lambda *_, **__: secrets.Vault(address=address, token=RIGHT))
         monkeypatch.setattr(secrets, "IDENTITY", tmp_path / "none")
         assert secrets.read_secret("etl-source-token").get_secret_value() == "hush-hush"
-        with pytest.raises(secrets.MissingSecret, match="vault kv put -mount=secret my-flows/no-such-key"):
-            secrets.read_secret("no-such-key")
+        for name in ("no-such-key", "other-field"):
+            with pytest.raises(secrets.MissingSecret, match=f"vault kv put -mount=secret my-flows/{name} value="):
+                secrets.read_secret(name)
 
 
 def test_vault_that_does_not_answer_is_told_soon(render: Render) -> None:
