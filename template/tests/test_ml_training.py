@@ -40,6 +40,10 @@ def test_more_epochs_fit_better() -> None:
     assert fit(points, 0.1, epochs=200).error < fit(points, 0.1, epochs=10).error
 
 
+def test_a_model_that_diverges_has_an_error_and_raises_none() -> None:
+    assert fit(make_points(50, seed=1), learning_rate=5, epochs=200).error > 1e100
+
+
 def test_the_picture_is_one_that_a_browser_shows() -> None:
     points = make_points(20, seed=1)
     kind, content = picture(points, fit(points, learning_rate=0.5, epochs=100)).split(",")
