@@ -396,6 +396,30 @@ def test_what_was_paused_by_hand_stays_paused(applied: Project, server: Server) 
     assert server("GET", "/deployments/name/sample/nightly")["schedules"] == []
 
 
+BUSY = """
+import httpx
+from ops import kinds
+
+send, busy = kinds.send, [httpx.Response(503)]
+
+async def busy_once(client, method, path, body=None):
+    if method == "POST" and path.endswith("/schedules") and busy:
+        raise httpx.HTTPStatusError("busy", request=httpx.Request(method, path), response=busy.pop())
+    return await send(client, method, path, body)
+
+kinds.send = busy_once
+"""
+
+
+def test_a_change_of_schedules_in_the_middle_of_which_the_server_is_busy(applied: Project, server: Server) -> None:
+    """One is gone then, and the update is tried once more."""
+    applied.declare("limits", LIMITS + BUSY)
+    applied.deploy({**NIGHTLY, "schedules": [{"slug": "new", "cron": "0 5 * * *"}]}, ORDERS)
+    succeeds(applied("apply", "--yes"))
+    (schedule,) = server("GET", "/deployments/name/sample/nightly")["schedules"]
+    assert schedule["slug"] == "new"
+
+
 def test_tag_limits_behind_many_others(applied: Project, server: Server, request: pytest.FixtureRequest) -> None:
     """As many limits as a page has, of deployments for one: their own filter no longer finds those of tags."""
     for number in range(200):
