@@ -53,7 +53,7 @@ def make_project(folder: Path, env: dict[str, str]) -> None:
     deployments = [
         {
             "name": f"deployment-{number}",
-            "entrypoint": f"flows/flow_{number % FLOWS}.py:flow_{number % FLOWS}",
+            "entrypoint": f"flows.flow_{number % FLOWS}.flow_{number % FLOWS}",
             "description": f"Deployment {number}",
             "parameters": {"region": f"region-{number}", "batch_size": number},
             "tags": ["bench"],
