@@ -68,7 +68,7 @@ def differing(path: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
 
 def parts(value: Any) -> dict[Any, Any] | None:
     """Return the parts of a dictionary or of a list of dictionaries, by slug if they have one; None for other values."""
-    if value and isinstance(value, list) and all(isinstance(part, dict) for part in value):
+    if isinstance(value, list) and all(isinstance(part, dict) for part in value):
         return {part.get("slug") or position: part for position, part in enumerate(value)}
     return value if isinstance(value, dict) else None
 

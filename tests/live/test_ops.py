@@ -493,9 +493,10 @@ def test_an_empty_parameter_of_a_schedule_is_one(applied: Project) -> None:
     assert "1 to update" in applied("plan").out
 
 
-def test_each_schedule_that_somebody_added_shows(applied: Project, server: Server) -> None:
+@pytest.mark.parametrize("name", ["nightly", "orders"])  # with schedules of its own, and without
+def test_each_schedule_that_somebody_added_shows(name: str, applied: Project, server: Server) -> None:
     crons = ("5 5 * * *", "6 6 * * *")  # without a slug, as the UI makes them
-    deployment = find(server, "/deployments", name="nightly")["id"]
+    deployment = find(server, "/deployments", name=name)["id"]
     server("POST", f"/deployments/{deployment}/schedules", [{"schedule": {"cron": cron}} for cron in crons])
     plan = applied("plan")
     assert all(f"'cron': '{cron}'" in plan.out for cron in crons), plan.out
