@@ -137,15 +137,13 @@ def load(
             entry.work_pool.name += environment.pool_suffix
             entry.parameters |= environment.parameters.get(entry.name, {})
             entry.pull = content.pull if entry.pull is None else entry.pull
-            check_path(entry, schemas)
             flow, schema = load_flow(entry.entrypoint)
             for position, schedule in enumerate(entry.schedules, start=1):
                 schedule.slug = schedule.slug or f"schedule-{position}"
                 schedule.active = schedule.active and environment.schedules
             name = f"{flow.name}/{entry.name}"
             found += [f"{name} is declared twice"] if name in declared else []
-            ours = [] if entry.pull else list(images)
-            found += [*check(entry, schema), *check_work_pool(entry.work_pool, schemas, ours), *check_references(raw)]
+            found += [*check(entry, schema), *check_work_pool(entry, schemas, list(images)), *check_references(raw)]
             declared[name] = to_fields(entry, flow, schema, environment)
             triggers += [(name, trigger) for trigger in read_triggers(name, entry.triggers, found)]
         except OpsError as error:
@@ -238,17 +236,6 @@ def fill_in(raw: dict[str, Any], outputs: dict[str, Any] | None = None) -> dict[
     return {**raw, **apply_values(here, outputs or {}, remove_notset=False)}  # ty: ignore[invalid-argument-type]
 
 
-def check_path(entry: Deployment, schemas: dict[str, Any]) -> None:
-    """Raise when the entrypoint is a relative path and runs start in an empty folder, as those of process pools do."""
-    path, _, flow = entry.entrypoint.rpartition(":")
-    pool = entry.work_pool
-    folder = ((schemas.get(pool.name) or {}).get("properties") or {}).get("working_dir", {"default": "its own"})
-    known = entry.pull or pool.job_variables.get("working_dir") or folder.get("default")
-    if path and not known and not Path(path).is_absolute():
-        module = ".".join([*Path(path).with_suffix("").parts, flow])
-        raise OpsError(f"runs start in an empty folder and would not find {path}: as entrypoint, write {module}")
-
-
 @cache
 def load_flow(entrypoint: str) -> tuple[Flow, dict[str, Any]]:
     """Return a flow and the JSON schema of its parameters."""
@@ -292,14 +279,15 @@ def check(entry: Deployment, schema: dict[str, Any]) -> Iterator[str]:
             yield f"parameter {', '.join(missing)}{origin} has no value, so its runs would fail"
 
 
-def check_work_pool(pool: WorkPool, schemas: dict[str, dict[str, Any] | None], images: list[str]) -> Iterator[str]:
-    """Yield the faults of the pool's name and of the job variables against the pool's job template.
+def check_work_pool(entry: Deployment, schemas: dict[str, dict[str, Any] | None], images: list[str]) -> Iterator[str]:
+    """Yield the faults of the pool's name and of the job variables, and whether runs would not find the flow.
 
     Args:
-        pool: what the entry says of it
+        entry: what it says of its pool, and where the flow is
         schemas: of the job variables of each declared pool; None where Prefect Cloud has it
-        images: ids of the steps that build one, if the flows are nowhere else
+        images: ids of the steps that build one
     """
+    pool = entry.work_pool
     if pool.name not in schemas:
         yield f"work pool {pool.name} is not declared in ops/work_pools.py{hint(pool.name, schemas)}"
         return
@@ -307,8 +295,16 @@ def check_work_pool(pool: WorkPool, schemas: dict[str, dict[str, Any] | None], i
     if schema:
         yield from misfits("job variable", pool.job_variables, schema)
     known = schema["properties"] if schema else {"image": {}}
-    if images and "image" in known and not (pool.job_variables.get("image") or known["image"].get("default")):
+
+    def lacks(variable: str) -> bool:
+        return variable in known and not (pool.job_variables.get(variable) or known[variable].get("default"))
+
+    if images and not entry.pull and lacks("image"):
         yield f"its runs would have no flows: in job_variables, set image to that of the step {images[0]}, as others do"
+    path, _, flow = entry.entrypoint.rpartition(":")
+    if path and not (entry.pull or Path(path).is_absolute()) and lacks("working_dir"):
+        module = ".".join([*Path(path).with_suffix("").parts, flow])
+        yield f"runs start in an empty folder and would not find {path}: as entrypoint, write {module}"
     for placeholder in sorted(find_placeholders(pool.job_variables)):
         if placeholder.type is PlaceholderType.STANDARD:
             yield f"{placeholder.full_match} is no output of a step under build"

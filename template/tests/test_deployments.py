@@ -123,7 +123,7 @@ FAULTS: list[tuple[str, Fields]] = [
     ("unknown key schedulez, did you mean schedules?", {"schedulez": []}),
     ("entrypoint: Field required", {"entrypoint": None}),
     ("entrypoint: String should match", {"entrypoint": "flows"}),  # it names no flow
-    ("would not find ./flows/etl.py: as entrypoint, write flows.etl.etl", {"entrypoint": "./flows/etl.py:etl"}),
+    ("as entrypoint, write flows.etl.etl", {"entrypoint": "./flows/etl.py:etl", "parameters": {}}),
     ("say where workers find the code with `pull:`", {"pull": None}),
     ("environment variable NO_SUCH_NAME is not set", {"version": "{{ $NO_SUCH_NAME }}"}),
     ("unknown parameter batchsize, did you mean batch_size?", {"parameters": {"batchsize": 5}}),
