@@ -277,6 +277,12 @@ def test_the_platform_of_the_worker_is_turned_on_first(pool: str, render: Render
     assert platforms <= set(" ".join(turned_on).split())
 
 
+def test_the_worker_of_container_instances_does_not_fill_the_history_of_deployments(render: Render) -> None:
+    """Each run is one, of 800 that a resource group takes. Azure deletes old ones as the worker, if that may."""
+    role = json.loads((render(pool_type="container-instances") / "infra/container-instances.json").read_text("utf-8"))
+    assert {f"Microsoft.Resources/deployments/{right}" for right in ("write", "delete")} <= set(role["Actions"])
+
+
 @pytest.mark.parametrize("store", ["prefect", "environment", "aws-secrets-manager"])
 def test_cloudformation_knows_what_is_in_infra(store: str, render: Render) -> None:
     found = lint_all((render(pool_type="ecs", secrets_backend=store) / "infra/ecs.yaml").read_text("utf-8"))
