@@ -193,3 +193,22 @@ def test_the_login_fits_the_registry(registry: str, first: str, login: str, rend
     assert code == 0
     assert sorted(calls) == sorted(filter(None, [first, login.replace("HOST", registry.split("/")[0])]))
     assert registry.split("/")[0] not in (project / "Makefile").read_text("utf-8").split()  # prefect.yaml has it
+
+
+def test_gitlab_asks_google_for_the_token_of_the_account_in_json(render: Render, tmp_path: Path) -> None:
+    """Its reference knows no other body; only the exchange of the job's token is a form."""
+    jobs = yaml.safe_load((deliver(render, "gcp", ci="gitlab") / ".gitlab-ci.yml").read_text("utf-8"))
+    (login,) = [step for step in jobs["build-image"]["script"] if "docker login" in step]
+    answer = '#!/bin/sh\necho "curl $*" >> "$CALLS"\necho \'{"access_token": "of-job", "accessToken": "of-account"}\'\n'
+    for name, code in {"curl": answer, "docker": STAND_IN}.items():
+        (tmp_path / name).write_text(code, "utf-8")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "FAILS": ""}
+    subprocess.run(["sh", "-c", login], env=env, check=True)
+    exchange, account, docker = (tmp_path / "calls").read_text("utf-8").splitlines()
+    assert "https://sts.googleapis.com/v1/token" in exchange
+    assert "Bearer of-job" in account
+    assert json.loads(account.partition("--json ")[2].partition("}")[0] + "}") == {
+        "scope": ["https://www.googleapis.com/auth/cloud-platform"]
+    }
+    assert docker.endswith(" < of-account")
