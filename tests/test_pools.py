@@ -389,6 +389,7 @@ def test_pools_fit_their_workers_and_misspelt_job_variables_are_found(
             else:
                 (fault,) = mine.check_provisioned(pool, {})
                 assert "is not there yet: README.md has the command" in fault
+                assert "make worker" not in (project / "ops/work_pools.py").read_text("utf-8")
                 readme = (project / "README.md").read_text("utf-8")
                 (command,) = re.findall(rf"^\$ (.*) work-pool create --type {row['type']} ", readme, re.MULTILINE)
                 # What Prefect provisions the pool with; it would install that by pip, which .venv does not have.
