@@ -5,6 +5,7 @@ A trial goes the way of a real alert: an event, an automation for the time being
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -35,8 +36,8 @@ STORIES = {
     "sla": [("RUNNING", "Running")],
     "late": [("SCHEDULED", "Late")],
     "stuck": [("PENDING", "Pending")],
-    "missing": [("RUNNING", "Running")],
     "worker-offline": [],
+    "missing": [("RUNNING", "Running")],
 }
 
 app = typer.Typer(help="Try the alerts out, on the server of PREFECT_API_URL.", no_args_is_help=True)
@@ -91,7 +92,8 @@ async def declared_alerts(client: "PrefectClient") -> dict[str, tuple[Fields, Ch
     from ops.declared import Declared
     from ops.reconcile import make_plan
 
-    plan = await make_plan(client, Declared(Settings()))
+    settings = Settings()
+    plan = await make_plan(client, Declared(settings))
     if pending := [change for change in plan.pending if change.kind.label in ("automation", "block")]:
         raise OpsError(*(f"{change} is not on the server as it is declared: apply it first" for change in pending))
     blocks = {id: name.split("/", 1)[1] for (kind, name), id in plan.ids.items() if kind == "block"}
@@ -101,7 +103,9 @@ async def declared_alerts(client: "PrefectClient") -> dict[str, tuple[Fields, Ch
             sends = [action for action in change.fields["actions"] if action["type"] in SENDING]
             channels = {blocks.get(one.get("block_document_id"), "Prefect Cloud's e-mail"): one for one in sends}
             alerts[change.name.removeprefix(f"{PROJECT}: ")] = change.fields["trigger"], channels
-    return {name: (trigger, channels) for name, (trigger, channels) in alerts.items() if channels}
+    if not (sending := {name: alert for name, alert in alerts.items() if alert[1]}):
+        raise OpsError(f"The environment {settings.prefect_env} declares no automation that sends something")
+    return sending
 
 
 async def test(client: "PrefectClient", send: Send, name: str, say: Say) -> None:
@@ -124,10 +128,12 @@ async def simulate(client: "PrefectClient", send: Send, kind: str, say: Say) -> 
     automation, limited to this run and, if it waits for something that does not happen, to 10 seconds.
     """
     alerts = await declared_alerts(client)
-    name = next((name for name in alerts if name.split(" ")[0].split(":")[0] == kind), None)
-    if not name:
-        raise OpsError(f"no alert is called {kind}: choose one of {', '.join(alerts)}")
-    declared, channels = alerts[name]
+    # Of some kinds there is one automation for each limit: sla, sla:2h. The first will do.
+    of_kind = {re.split("[ :]", name)[0]: alert for name, alert in reversed(alerts.items())}
+    known = [one for one in STORIES if one in of_kind]
+    if kind not in known:
+        raise OpsError(f"no alert is called {kind}: choose one of {', '.join(known)}")
+    declared, channels = of_kind[kind]
     trigger: Fields = declared | {"within": 10 if declared["posture"] == "Proactive" else 0}
     if kind == "worker-offline":
         pool = await send("GET", f"/work_pools/{trigger['match']['prefect.resource.name'][0]}")

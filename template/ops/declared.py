@@ -209,14 +209,17 @@ class Declared:
             self.stand_ins[str(stand_in)] = f"{kind} {name}"
             return stand_in
 
+        missing: dict[str, str] = {}  # why a block is -> the first such block
+
         def block_id(name: str) -> UUID:
             if name in self.blocks:
                 return id_of("block", self.blocks[name])
-            told = self.left_out.get(name, "ops/blocks.py has none")
+            told = self.left_out.get(name, f"ops/blocks.py has no {name}")
             there = [id for (kind, one), id in ids.items() if kind == "block" and one.endswith(f"/{name}")]
             if name in self.left_out and there:  # whoever deploys has the setting: to look, nobody needs it
                 return UUID(there[0])
-            raise OpsError(f"automations need block {name}: {told}")
+            missing.setdefault(told, name)
+            return UUID(int=0)
 
         self.objects["automation"], self.stand_ins = {}, {}
         if self.settings.preview:
@@ -228,6 +231,9 @@ class Declared:
             return
         except ValidationError as error:
             self.faults += [f"ops/automations.py: {problem}" for problem in problems(error.errors())]
+            return
+        if missing:
+            self.faults += [f"automations need block {name}: {told}" for told, name in missing.items()]
             return
         for name, trigger in self.triggers:
             trigger.set_deployment_id(id_of("deployment", name))

@@ -126,6 +126,13 @@ async def survey(client: PrefectClient, declared: Declared) -> Plan:
         left_out = label == "block" and name.rpartition("/")[2] in declared.left_out
         if not (left_out or name in declared.objects[label] or (label, name) in plan.ids):
             plan.faults.append(f"{who} refers to the {label} {name}, which is neither declared nor on the server")
+    if declared.settings.preview:
+        pools = {fields["work_pool_name"] for fields in declared.objects["deployment"].values()}
+        plan.faults += [
+            f"work pool {name} is not on this server: a preview is a guest of an environment that is deployed there"
+            for name in sorted(pools)
+            if ("work pool", name) not in plan.ids
+        ]
     for kind in KINDS:
         # Names of automations are not unique: our oldest is the one that is declared.
         objects = sorted(server[kind], key=lambda found: (owner(kind, found) != me, str(found.get("created"))))

@@ -418,6 +418,8 @@ def test_alerts_test_tells_which_channels_accept(stage: Stage) -> None:
     assert done.returncode == 1
     assert "refused  my-flows-slack-failure: " in done.stdout
     assert "one of my-flows-discord-failure" in stage.ops("alerts", "test", "carrier-pigeon").stderr
+    told = stage.ops("alerts", "simulate", "zombie").stderr.strip()  # which declares an automation, and is no alert
+    assert told == f"no alert is called zombie: choose one of {', '.join(KINDS)}"
 
 
 @pytest.mark.usefixtures("story")

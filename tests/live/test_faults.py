@@ -67,6 +67,15 @@ def test_no_address(command: str, project: Path, env: dict[str, str]) -> None:
     assert only_line(ops(project, env, command, PREFECT_API_URL="")).startswith("PREFECT_API_URL is not set: set it in")
 
 
+def test_an_env_file_in_another_encoding(project: Path, env: dict[str, str]) -> None:
+    file = project / ".env"
+    file.write_bytes("# as an old editor saves it\nETL_SOURCE_TOKEN=schlüssel\n".encode("latin-1"))
+    try:
+        assert only_line(ops(project, env, "plan")) == "Line 2 of .env is not UTF-8: save the file as UTF-8"
+    finally:
+        file.unlink()
+
+
 def test_a_wrong_option_does_not_pass_for_a_difference(project: Path, env: dict[str, str]) -> None:
     wrong = run_ops(project, env, "plan", "--nosuch")
     assert (wrong.returncode, "No such option: --nosuch" in wrong.stderr) == (1, True)
@@ -113,7 +122,7 @@ def test_an_api_that_refuses(answering: str, told: str, project: Path, env: dict
         ("SLA_MINUTES", "0", "SLA_MINUTES: Input should be greater than or equal to"),
         ("SLA_MINUTES", "inf", "SLA_MINUTES: Input should be less than or equal to"),
         ("SLA_MINUTES", "soon", "SLA_MINUTES: Input should be a valid number"),
-        ("PREFECT_ENV", "pord", "PREFECT_ENV: Value error, choose one of dev, staging, preview, prod"),
+        ("PREFECT_ENV", "pord", "PREFECT_ENV: choose one of dev, staging, preview, prod"),
     ],
 )
 def test_a_setting_that_does_not_fit(

@@ -510,12 +510,14 @@ def test_all_faults_are_told_and_nothing_is_written(ops: Project) -> None:
     ten[7] |= {"parameters": {"regio": "eu"}}
     ops.deploy(*ten)
     ops.declare("limits", "GLOBAL_CONCURRENCY_LIMITS = GLOBAL_CONCURRENCY_LIMITS[:1] * 2")
-    refused = ops("apply", "--yes", SLACK_WEBHOOK_URL="")
+    refused = ops("apply", "--yes", SLACK_WEBHOOK_URL="", ALERT_WEBHOOK_URL="")
     assert is_clear(refused, 1) == [
         "global concurrency limit etl-load is declared twice",
         "deployment nightly-7: unknown parameter regio, did you mean region?",
         "automations need block my-flows-slack-failure: SLACK_WEBHOOK_URL is not set: Slack > your app > Incoming Webhooks >"
         " Add New Webhook. Set it in .env or in the environment",
+        "automations need block my-flows-webhook: ALERT_WEBHOOK_URL is not set: HTTP endpoint that receives each alert as JSON."
+        " Set it in .env or in the environment",
     ]
     assert not refused.writes
 
@@ -605,6 +607,19 @@ REFERRED = {
     "pull": [{"prefect.deployments.steps.git_clone": {"access_token": "{{ prefect.blocks.secret.git.value }}"}}],
 }
 PREVIEW = {"PREFECT_ENV": "preview", "PREVIEW": "pr-12"}
+
+
+def test_a_preview_is_a_guest(ops: Project) -> None:
+    ops.deploy(NIGHTLY)
+    refused = ops("apply", "--yes", **PREVIEW)
+    (line,) = is_clear(refused, 1)
+    assert line.startswith("work pool my-flows is not on this server: a preview is a guest")
+    assert not refused.writes
+    succeeds(ops("apply", "--yes"))
+    (line,) = is_clear(ops("worker", **PREVIEW), 1)
+    assert line == "The environment preview has no work pool of its own, so it needs no worker"
+    (line,) = is_clear(ops("alerts", "test", **PREVIEW), 1)
+    assert line == "The environment preview declares no automation that sends something"
 
 
 def test_references_that_no_worker_could_resolve(ops: Project) -> None:
@@ -779,7 +794,7 @@ def proxy(request: pytest.FixtureRequest, server: Server) -> Iterator[str]:
                 headers = {"Content-Type": "application/json"}
                 answer = server.client.request(self.command, server.url + self.path[4:], content=sent, headers=headers)
                 status, body = answer.status_code, answer.content
-            self.send_response(status)
+            self.send_response_only(status)  # without a Date
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -1011,8 +1026,10 @@ def test_doctor_goes_on_when_one_thing_cannot_be_told(ops: Project) -> None:
 @pytest.mark.parametrize("proxy", ["3.8.8"], indirect=True)
 def test_doctor_tells_of_an_api_that_is_open_to_everybody(proxy: str, ops: Project) -> None:
     """It is not at localhost, which `make dev` leaves open, but at another address of this machine."""
+    doctor = ops.run("doctor", PREFECT_API_URL=proxy)
     tells(
-        ops.run("doctor", PREFECT_API_URL=proxy),
+        doctor,
         "wrong the API answers without a password, and with it the content of blocks: set"
         " PREFECT_SERVER_API_AUTH_STRING on the server",
     )
+    assert "clocks" not in doctor.out  # the proxy sends no date
