@@ -12,7 +12,7 @@ help: ## Show this help
 .venv/.synced: pyproject.toml
 	@test -x .venv/bin/uv || { \
 	  echo "Installing uv into .venv/ ..."; \
-	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }; \
+	  $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "Python 3.11 or newer is needed, but below 3.15: make PYTHON=/path/to/python3.11 ..."; exit 1; }; \
 	  $(PYTHON) -m venv --clear .venv || { echo "Python cannot make a virtual environment: install the package python3-venv"; exit 1; }; \
 	  .venv/bin/python -m pip install --quiet --disable-pip-version-check uv; }
 	@echo "Installing what the tests need ..."

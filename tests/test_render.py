@@ -150,6 +150,13 @@ def test_versions_are_those_the_template_is_tested_with() -> None:
     assert f"prefect=={VERSIONS['prefect']}" in PYPROJECT["dependency-groups"]["dev"]
 
 
+def test_no_python_is_taken_that_packages_have_no_wheels_for(project: Path) -> None:
+    """Else uv, where it finds none that fits, takes the newest, and builds orjson, for which it finds no Rust."""
+    given = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]["requires-python"]
+    assert given == f">={DEFAULTS['python_version']},<{VERSIONS['python_below']}"
+    assert f"< ({VERSIONS['python_below'].replace('.', ', ')})" in (ROOT / "Makefile").read_text("utf-8")
+
+
 def test_versions_agree_wherever_they_stand() -> None:
     oldest = VERSIONS["python"][0]
     said = {
