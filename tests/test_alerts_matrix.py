@@ -174,6 +174,21 @@ def test_a_misspelt_key_of_a_trigger_is_refused(load: Loaded) -> None:
         on(FAILED, with_in=5)
 
 
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        ("https://example.com/hooks/abc", (True, "example.com", 443, "")),
+        ("https://example.com:8443/chat/hooks/abc", (True, "example.com", 8443, "/chat")),
+        ("http://chat.internal/hooks/abc", (False, "chat.internal", 80, "")),
+    ],
+)
+def test_mattermost_is_reached_where_its_address_says(load: Loaded, address: str, reached: tuple[Any, ...]) -> None:
+    _, blocks, _ = load(alert_channels=("mattermost",), alert_on=("failure",))
+    make, _ = blocks.CHANNELS["mattermost"]
+    (target,) = make(address, "failure")._apprise_client
+    assert (target.secure, target.host, target.port, target.fullpath) == reached
+
+
 @pytest.mark.parametrize("channel", ["slack", "teams", "discord", "mattermost", "sms", "email"])
 def test_an_address_that_is_none_is_refused(load: Loaded, channel: str) -> None:
     _, blocks, _ = load(alert_channels=(channel,), alert_on=("failure",))
