@@ -9,6 +9,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect.automations import AutomationCore
 from prefect.blocks.core import Block
+from prefect.blocks.webhook import Webhook
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.utilities.dispatch import get_registry_for_type
 from prefect.workers.base import BaseWorker
@@ -159,11 +160,15 @@ class Declared:
             self.left_out[name] = str(error)
             self.notes.append(f"block {name} is left out: {error}")
         except Exception as error:  # whatever a block raises; its own text may repeat the input, a secret
-            what = "; ".join(problems(error.errors())) if isinstance(error, ValidationError) else type(error).__name__
+            what = type(error).__name__
+            if isinstance(error, ValidationError):
+                what = "; ".join(problems(error.errors()))
+            elif isinstance(error, OpsError):
+                what = str(error)
             self.left_out[name] = what
             self.faults.append(f"block {name}: {what}. Correct its settings in .env")
         else:
-            if not len(getattr(block, "_apprise_client", "not Apprise")):
+            if not can_send(block):
                 self.faults.append(f"block {name}: nothing can be sent to that address. Correct its settings in .env")
             self.blocks[name] = f"{block.get_block_type_slug()}/{name}"
             declared_fields = set(type(block).model_fields)
@@ -242,6 +247,13 @@ class Declared:
             self.faults += [f"automation {automation.name}: {fault}" for fault in find_faults(automation)]
             tagged = automation.model_copy(update={"tags": [*{*automation.tags, PROJECT_TAG}]})
             self.add("automation", automation.name, automation_fields(tagged))
+
+
+def can_send(block: Block) -> bool:
+    """Return whether a block that sends something has an address for that; any other block has no need of one."""
+    if isinstance(block, Webhook):
+        return block.url.get_secret_value().startswith(("http://", "https://"))
+    return len(getattr(block, "_apprise_client", "not Apprise")) > 0
 
 
 def local_pool() -> WorkPoolCreate:

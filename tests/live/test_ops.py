@@ -570,6 +570,14 @@ def test_a_declaration_that_the_server_would_refuse(ops: Project, module: str, t
     assert not refused.writes
 
 
+def test_an_address_that_nothing_can_be_sent_to(ops: Project) -> None:
+    wrong = dict.fromkeys(("ALERT_WEBHOOK_URL", "SLACK_WEBHOOK_URL"), f"hooks.example.com/{SECRET}")
+    told = is_clear(ops("plan", **wrong), 1)
+    for name in ("webhook", "slack-failure"):
+        assert f"block my-flows-{name}: nothing can be sent to that address. Correct its settings in .env" in told
+    assert SECRET not in str(told)
+
+
 def test_what_has_become_wrong_can_be_destroyed(applied: Project, server: Server) -> None:
     """Such as a preview of a change that no longer imports, by somebody who has none of its secrets."""
     (applied.folder / "flows/sample.py").write_text("import no_such_package")
