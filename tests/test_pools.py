@@ -170,6 +170,24 @@ PODS: dict[str, dict[str, Any]] = {
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 
 
+@pytest.mark.parametrize(
+    ("registry", "told"),
+    [
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/team", "give it `AmazonEC2ContainerRegistryPullOnly` for"),
+        ("europe-docker.pkg.dev/acme/images", "give it `roles/artifactregistry.reader` for"),
+        ("acme.azurecr.io", "give it `AcrPull` for"),
+        ("ghcr.io/owner", "create secret docker-registry registry --docker-server ghcr.io "),
+        ("owner", "create secret docker-registry registry --docker-server docker.io "),
+    ],
+)
+def test_it_is_told_how_a_cluster_pulls_the_image(registry: str, told: str, render: Render) -> None:
+    readme = (render(pool_type="kubernetes", image_registry=registry) / "README.md").read_text("utf-8")
+    section = readme.partition("## Kubernetes\n")[2].partition("\n## ")[0]
+    assert told in section
+    patches = re.findall(r"patch serviceaccount flow-runs --patch '(.+)'", section)
+    assert patches == ([] if "give it" in told else ['{"imagePullSecrets": [{"name": "registry"}]}'])
+
+
 def not_restricted(pod: dict[str, Any]) -> set[str]:
     """Return the fields for which the pod security standard `restricted` refuses a pod's spec."""
     found = {name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)}
