@@ -188,6 +188,14 @@ def test_it_is_told_how_a_cluster_pulls_the_image(registry: str, told: str, rend
     assert patches == ([] if "give it" in told else ['{"imagePullSecrets": [{"name": "registry"}]}'])
 
 
+@pytest.mark.parametrize("pool", [pool for pool, row in POOLS.items() if "infra" in row])
+def test_it_is_told_that_a_platform_has_no_login_to_another_registry(pool: str, render: Render) -> None:
+    (cloud,) = POOLS[pool]["clouds"]
+    told = "and what is public on Docker Hub" if cloud == "gcp" else "the image has to be public there"
+    for registry, is_told in ((DEFAULTS["clouds"][cloud]["registry"], False), ("ghcr.io/owner", True)):
+        assert (told in (render(pool_type=pool, image_registry=registry) / "README.md").read_text("utf-8")) == is_told
+
+
 def not_restricted(pod: dict[str, Any]) -> set[str]:
     """Return the fields for which the pod security standard `restricted` refuses a pod's spec."""
     found = {name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)}
