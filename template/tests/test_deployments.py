@@ -74,9 +74,11 @@ Check = Callable[..., list[str]]
 
 
 @pytest.fixture
-def sample(tmp_path: Path) -> Fields:
-    """A deployment without a fault, of a flow in a file of its own."""
-    file = tmp_path / "sample.py"
+def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fields:
+    """A deployment without a fault, of a flow in a file of its own, `jobs/sample.py` from where the test runs."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "jobs" / "sample.py"
+    file.parent.mkdir()
     file.write_text(FLOW, "utf-8")
     return {
         "name": "nightly",
@@ -123,7 +125,7 @@ FAULTS: list[tuple[str, Fields]] = [
     ("unknown key schedulez, did you mean schedules?", {"schedulez": []}),
     ("entrypoint: Field required", {"entrypoint": None}),
     ("entrypoint: String should match", {"entrypoint": "flows"}),  # it names no flow
-    ("as entrypoint, write flows.etl.etl", {"entrypoint": "./flows/etl.py:etl", "parameters": {}}),
+    ("as entrypoint, write jobs.sample.sample", {"entrypoint": "./jobs/sample.py:sample"}),
     ("say where workers find the code with `pull:`", {"pull": None}),
     ("environment variable NO_SUCH_NAME is not set", {"version": "{{ $NO_SUCH_NAME }}"}),
     ("unknown parameter batchsize, did you mean batch_size?", {"parameters": {"batchsize": 5}}),
