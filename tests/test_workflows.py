@@ -77,6 +77,7 @@ def test_the_image_is_built_once_scanned_and_pushed_before_a_deployment(registry
 
     signs = {"attestations": "write", "contents": "read", "id-token": "write"}
     assert job["permissions"] == signs | REGISTRIES[registry]
+    assert job["steps"][-1]["with"]["create-storage-record"] is False  # that needs artifact-metadata: write, too
     preview = read_workflow(project)["jobs"]["preview"]
     assert preview["permissions"] == {"contents": "read"} | REGISTRIES[registry]
     keeps_a_password = "secrets.REGISTRY_PASSWORD" in str(job["steps"])
