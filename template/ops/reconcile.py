@@ -279,7 +279,7 @@ async def write(
 
     await asyncio.gather(*(one(change) for change in changes))
     if failures:
-        told = f"{len(done)} of {total} objects were written, the rest was not: run the command again to finish"
+        told = f"{len(done)} of {total} objects are done, the rest is not: run the command again to finish"
         raise OpsError(*failures, told)
 
 

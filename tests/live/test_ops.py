@@ -726,7 +726,7 @@ def test_a_server_killed_in_the_middle(ops: Project, server: Server) -> None:
     assert len(lines) <= 17
     assert all(line.startswith("deployment sample/nightly-") and "does not answer" in line for line in lines[:-1])
     assert re.fullmatch(
-        rf"\d+ of {declared} objects were written, the rest was not: run the command again to finish", lines[-1]
+        rf"\d+ of {declared} objects are done, the rest is not: run the command again to finish", lines[-1]
     )
     written = int(lines[-1].split()[0])
     second = succeeds(ops("apply", "--yes"))
@@ -743,7 +743,7 @@ def test_ctrl_c_in_the_middle(ops: Project) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     (line,) = is_clear(Answer(process.returncode, out, err), 130)
-    assert line == "Stopped. What was written stays: run the command again to finish"
+    assert line == "Stopped. What was done stays: run the command again to finish"
     plan = ops("plan")
     assert plan.code == 2
     assert 0 < plan.out.count("+ deployment") < 60
