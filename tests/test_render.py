@@ -67,6 +67,24 @@ def test_files_that_are_yours_are_those_that_an_update_leaves_alone() -> None:
     assert {name for name, (owner, _) in ownership().items() if owner == "you"} == set(owned(DEFAULTS, "you"))
 
 
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"pool_type": "kubernetes", "cloud_provider": "gcp", "observability": ["prometheus"]},
+        {"pool_type": "ecs"},
+        {"pool_type": "ecs", "image_registry": ""},
+        {"pool_type": "docker", "image_registry": "acme.azurecr.io"},
+    ],
+    ids=str,
+)
+def test_the_readme_says_what_each_folder_is(answers: dict[str, Any], render: Render) -> None:
+    project = render(**answers)
+    table = (project / "README.md").read_text("utf-8").partition("## What lies where\n")[2].partition("\n## ")[0]
+    folders = {each.name for each in project.iterdir() if each.is_dir() and not each.name.startswith(".")}
+    assert {folder for folder in folders if f"| `{folder}/`" not in table} == set()
+    assert "|  |" not in table
+
+
 def test_no_workflow_without_github(render: Render) -> None:
     assert not (render(ci="none") / ".github").exists()
 
