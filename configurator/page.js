@@ -308,7 +308,7 @@ $("download").addEventListener("click", async () => {
   element("a", { href: address, download: `${shown.folder}.zip` }).click();
   URL.revokeObjectURL(address);
   $("next").hidden = false;
-  $("next").textContent = `Next: unpack it, then in ${shown.folder}: git init && git add --all && git commit -m "Create the project", and make dev`;
+  $("next").textContent = `Next: unpack it, then in ${shown.folder}: git init -b main && git add --all && git commit -m "Create the project", and make dev`;
 });
 window.addEventListener("hashchange", () => answerAll(fromLink()));
 

@@ -159,6 +159,16 @@ def test_what_a_copy_tells_to_type_is_right_for_a_folder_with_a_space(source: Pa
     assert shlex.split(line) == ["cd", folder]
 
 
+def test_what_a_copy_tells_to_type_gives_the_branch_that_is_delivered(tmp_path: Path) -> None:
+    """Git's own default is master, and deploy.yml delivers main."""
+    (line,) = re.findall("git init.*", CONFIG["_message_after_copy"])
+    begin = line.partition(" && ")[0].split()
+    subprocess.run(begin, cwd=tmp_path, env=os.environ | {"GIT_CONFIG_GLOBAL": os.devnull}, check=True)
+    assert (tmp_path / ".git/HEAD").read_text("utf-8").strip() == "ref: refs/heads/main"
+    for file in (ROOT / "README.md", ROOT / "configurator/page.js", *ROOT.glob("docs/**/*.md")):
+        assert not re.search("git init(?! -b main) &&", file.read_text("utf-8")), file
+
+
 def test_same_answers_give_the_same_bytes(project: Path, render: Render) -> None:
     assert contents(render()) == contents(project)
 
