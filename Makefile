@@ -14,7 +14,7 @@ help: ## Show this help
 	  echo "Installing uv into .venv/ ..."; \
 	  $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "Python 3.11 or newer is needed, but below 3.15: make PYTHON=/path/to/python3.11 ..."; exit 1; }; \
 	  $(PYTHON) -m venv --clear .venv || { echo "Python cannot make a virtual environment: install the package python3-venv"; exit 1; }; \
-	  .venv/bin/python -m pip install --quiet --disable-pip-version-check uv; }
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check uv || { echo "uv was not installed: is there a way to the package index?"; exit 1; }; }
 	@echo "Installing what the tests need ..."
 	@.venv/bin/uv sync --quiet --no-progress
 	@touch $@

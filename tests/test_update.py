@@ -482,6 +482,14 @@ def test_make_takes_uv_from_a_folder_with_a_space(project: Path, tmp_path: Path)
     assert (done.returncode, done.stdout) == (0, "uv sync --quiet\n"), done.stderr
 
 
+def test_make_tells_what_to_do_when_uv_cannot_be_installed(project: Path) -> None:
+    env = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    command = ["make", "--silent", "UV=.uv/bin/uv", ".venv/.synced"]
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "uv was not installed: is there a way to the package index" in done.stdout
+
+
 def test_make_update_check_tells_of_a_newer_version(old: Path) -> None:
     done = make(old, "update-check")
     assert done.returncode == 0
