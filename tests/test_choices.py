@@ -57,3 +57,12 @@ def test_each_database_with_each_store_passes_its_own_tests_in_each_cloud(
             project = render(**row)
             different[repr(contents(project) | {".copier-answers.yml": b""})] = project
     assert [fault for project in different.values() for fault in own_tests(project)] == []
+
+
+def test_own_tests_tell_every_fault_of_prefect_yaml(render: Render) -> None:
+    project = render()
+    file = project / "prefect.yaml"
+    file.write_text(file.read_text("utf-8").replace("timezone:", "timezon:"), "utf-8")
+    faults = [f"deployment {name}: unknown key schedules.0.timezon" for name in ("etl-daily", "ml-training")]
+    told = own_tests(project)
+    assert all(any(line.startswith(fault) for line in told) for fault in faults)

@@ -40,7 +40,8 @@ def test_this_repository_declares_nothing_wrong(settings: Settings, environment:
     preview = "pr-12" if ENVIRONMENTS[environment].preview else None
     mine = Declared(settings.model_copy(update={"prefect_env": environment, "preview": preview}))
     mine.add_automations({})
-    assert mine.faults == []
+    if mine.faults:
+        pytest.fail("\n".join(mine.faults), pytrace=False)
     deployments = mine.objects["deployment"].values()
     assert deployments
     mark = f"{PROJECT_TAG}.pr-12" if preview else PROJECT_TAG  # alerts watch it
