@@ -43,9 +43,12 @@ async def connect(waits: bool = False) -> AsyncGenerator[PrefectClient]:
     """
     api_url()
     hooks = {"response": [] if waits else [refuse_to_wait]}
-    get_current_settings().client.max_retries = 3  # 14 seconds: by default it tries a dead server for a minute
+    settings = get_current_settings()
+    settings.client.max_retries = 3  # 14 seconds: by default it tries a dead server for a minute
+    # It tries to connect 16 times in all: what a firewall drops is told after a minute.
+    timeout = httpx.Timeout(settings.api.request_timeout, connect=3)
     try:
-        async with get_client(httpx_settings={"event_hooks": hooks}) as client:
+        async with get_client(httpx_settings={"event_hooks": hooks, "timeout": timeout}) as client:
             yield client
     except FAILURES as error:
         raise OpsError(explain(error)) from error

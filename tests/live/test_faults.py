@@ -1,5 +1,6 @@
 """What goes wrong is told in one line with the remedy, and nothing is lost or left running."""
 
+import contextlib
 import os
 import random
 import re
@@ -60,6 +61,21 @@ def only_line(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_no_server(project: Path, env: dict[str, str]) -> None:
     assert "does not answer: start it, or correct PREFECT_API_URL" in only_line(ops(project, env, "plan"))
+
+
+@pytest.mark.slow
+def test_a_firewall_that_drops_everything(project: Path, env: dict[str, str]) -> None:
+    with socket.socket() as hole, contextlib.ExitStack() as waiting:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        for _ in range(3):  # then its queue is full, and Linux drops what comes
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(hole.getsockname())
+        began = time.monotonic()
+        line = only_line(ops(project, env, "plan", PREFECT_API_URL=f"http://127.0.0.1:{hole.getsockname()[1]}/api"))
+    assert "does not answer in time: start it, or correct PREFECT_API_URL in .env" in line
+    assert time.monotonic() - began < 120
 
 
 @pytest.mark.parametrize("command", ["plan", "worker"])
