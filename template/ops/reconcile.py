@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ops.api import FAILURES, explain, is_busy
 from ops.declared import Declared, Ids
+from ops.deployments import hint
 from ops.kinds import KINDS, VARIABLES, Fields, Kind, canonical
 from ops.settings import PROJECT, PROJECT_TAG, OpsError
 
@@ -160,10 +161,12 @@ async def survey(client: PrefectClient, declared: Declared) -> Plan:
 
 def choose(plan: Plan, declared: Declared, only: str) -> Plan:
     """Return the part of `plan` that `only` names; raise OpsError when it needs what is left out and not there yet."""
-    plan.changes = [one for one in plan.changes if only in (one.kind.label, f"{one.kind.label}:{one.name}")]
+    known = [(one, (one.kind.label, f"{one.kind.label}:{one.name}")) for one in plan.changes]
+    plan.changes = [one for one, names in known if only in names]
     if not plan.changes:
-        kinds = ", ".join(kind.label for kind in KINDS)
-        raise OpsError(f"--only {only}: there is no such object; give KIND or KIND:NAME, where KIND is one of {kinds}")
+        near = hint(only, {name for _, names in known for name in names})
+        form = f"; give KIND or KIND:NAME, where KIND is one of {', '.join(kind.label for kind in KINDS)}"
+        raise OpsError(f"--only {only}: there is no such object{near or form}")
     chosen = set(map(str, plan.changes))
     missing = {id: name for id, name in declared.stand_ins.items() if name not in chosen}
     needs = [(one, missing[id]) for one in plan.changes for id in missing if id in str(one.fields)]

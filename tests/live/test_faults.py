@@ -83,11 +83,18 @@ def test_no_address(command: str, project: Path, env: dict[str, str]) -> None:
     assert only_line(ops(project, env, command, PREFECT_API_URL="")).startswith("PREFECT_API_URL is not set: set it in")
 
 
-def test_an_env_file_in_another_encoding(project: Path, env: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("latin-1", "Line 2 of .env is not UTF-8: save the file as UTF-8"),
+        ("utf-8-sig", ".env begins with a byte order mark: save the file as UTF-8 without one"),
+    ],
+)
+def test_an_env_file_in_another_encoding(encoding: str, told: str, project: Path, env: dict[str, str]) -> None:
     file = project / ".env"
-    file.write_bytes("# as an old editor saves it\nETL_SOURCE_TOKEN=schlüssel\n".encode("latin-1"))
+    file.write_bytes("# as an old editor saves it\nETL_SOURCE_TOKEN=schlüssel\n".encode(encoding))
     try:
-        assert only_line(ops(project, env, "plan")) == "Line 2 of .env is not UTF-8: save the file as UTF-8"
+        assert only_line(ops(project, env, "plan")) == told
     finally:
         file.unlink()
 

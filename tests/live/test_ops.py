@@ -930,8 +930,12 @@ def test_only_a_part(ops: Project, server: Server) -> None:
     hook = find(server, "/block_documents", name="my-flows-webhook")["id"]
     actions = find(server, "/automations", name="my-flows: sla")["actions"]
     assert hook in [action["block_document_id"] for action in actions]
-    (line,) = is_clear(ops("plan", "--only", "variables"), 1)
-    assert line.startswith("--only variables: there is no such object; give KIND or KIND:NAME, where KIND is one of")
+    for only, told in (
+        ("variable:treshold", ", did you mean variable:threshold?"),
+        ("else", "; give KIND or KIND:NAME, where KIND is one of work pool, "),
+    ):
+        (line,) = is_clear(ops("plan", "--only", only), 1)
+        assert line.startswith(f"--only {only}: there is no such object{told}")
 
 
 def test_the_forms_of_a_plan(ops: Project) -> None:
