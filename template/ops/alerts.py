@@ -29,7 +29,7 @@ Say = Callable[[bool, str], None]  # whether a channel accepted the message, and
 PATIENCE = 60  # seconds that the server may take to send
 SENDING = ("send-notification", "call-webhook", "send-email-notification")
 TEST = f"TEST of the alerts of {PROJECT}: nothing is wrong"
-# The states of a run that raise an alert, and the one that ends the run.
+# The states into which a simulated run comes, so that the alert is raised.
 STORIES = {
     "failure": [("RUNNING", "Running"), ("FAILED", "Failed")],
     "success": [("RUNNING", "Running"), ("COMPLETED", "Completed")],

@@ -133,11 +133,12 @@ async def on_server(client: PrefectClient, declared: Declared | None) -> AsyncIt
         differ = [change.name for change in all_of_kind if change.action != "unchanged"]
         for change in all_of_kind:
             if change.found.get("active") is False:
-                yield False, f"{change} is not active, so it limits nothing: prefect gcl enable {change.found['name']}"
+                enable = f"gcl enable {change.found['name']}"
+                yield False, f"{change} is not active, so it limits nothing: .venv/bin/prefect {enable}"
             if change.found.get("is_paused"):
                 pool, _, queue = change.name.partition("/")
                 resume = f"work-queue resume {queue} --pool {pool}" if queue else f"work-pool resume {pool}"
-                yield False, f"{change} is paused, so it starts no run: prefect {resume}"
+                yield False, f"{change} is paused, so it starts no run: .venv/bin/prefect {resume}"
         if differ:
             yield False, f"{kind}: {', '.join(differ)} not as declared, see make plan"
         else:
@@ -153,7 +154,8 @@ async def try_workers(client: PrefectClient, pool: str, there: bool) -> Finding:
         return False, f"work pool {pool} is not there yet: make deploy"
     workers = await client.read_workers_for_work_pool(pool)
     online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
-    return online > 0, f"work pool {pool}: {online} workers online" + ("" if online else f": make worker POOL={pool}")
+    told = f"work pool {pool}: {online} worker{'s' * (online != 1)} online"
+    return online > 0, told if online else f"{told}: make worker POOL={pool}"
 
 
 async def guard(client: PrefectClient) -> Finding:

@@ -14,7 +14,6 @@ FLOW = '''\
 """What this flow is for."""
 
 from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 
 
 def total(amounts: list[float]) -> float:
@@ -22,7 +21,7 @@ def total(amounts: list[float]) -> float:
     return sum(amounts)
 
 
-@task(retries=2, retry_delay_seconds=[1, 10], cache_policy=NO_CACHE)
+@task(retries=2, retry_delay_seconds=[1, 10])
 def read(count: int) -> list[float]:
     return [float(number) for number in range(count)]
 

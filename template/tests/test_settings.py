@@ -65,12 +65,12 @@ def test_an_unknown_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def found_in(*files: str | Path) -> str:
-    """Return what looks like a secret in files, to the hook in .pre-commit-config.yaml."""
+    """Return what the hook in .pre-commit-config.yaml says of files, such as what looks like a secret."""
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"][0]["hooks"]
     hook = next(hook for hook in hooks if hook["id"] == "secrets")
     options = [*hook["entry"].split()[1:], *hook["args"]]
     command = [sys.executable, "-m", "detect_secrets.pre_commit_hook", *options, *map(str, files)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 
 
 def test_no_secret_is_committed() -> None:

@@ -1014,8 +1014,8 @@ def test_doctor_tells_what_is_wrong_and_what_to_do(applied: Project, server: Ser
     tells(
         doctor,
         "wrong deployment: sample/nightly not as declared, see make plan",
-        "wrong global concurrency limit etl-load is not active, so it limits nothing: prefect gcl enable etl-load",
-        "wrong work pool my-flows is paused, so it starts no run: prefect work-pool resume my-flows",
+        "wrong global concurrency limit etl-load is not active, so it limits nothing: .venv/bin/prefect gcl enable etl-load",
+        "wrong work pool my-flows is paused, so it starts no run: .venv/bin/prefect work-pool resume my-flows",
     )
 
 
