@@ -64,4 +64,4 @@ release: .venv/.synced ## Check, bump, date the changelog, commit and tag: make 
 	@.venv/bin/python scripts/release.py "$(VERSION)"
 
 clean: ## Remove what these commands made
-	rm -rf demo build configurator/node_modules .venv .pytest_cache .ruff_cache
+	rm -rf demo .demo.new build configurator/node_modules .venv .pytest_cache .ruff_cache

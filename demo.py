@@ -118,6 +118,17 @@ def stop_an_earlier_one() -> None:
     RUNNING.unlink(missing_ok=True)
 
 
+def replace_demo() -> None:
+    """Make the project; a Ctrl-C at any time leaves an earlier one, none or the new one, never half of one."""
+    draft = DEMO.with_name(".demo.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    render(draft / "new", "project_name=demo")
+    with suppress(FileNotFoundError):
+        DEMO.rename(draft / "old")
+    (draft / "new").rename(DEMO)
+    shutil.rmtree(draft, ignore_errors=True)
+
+
 def main() -> None:
     started = time.monotonic()
     env = without_prefect_settings(dict(os.environ))
@@ -126,8 +137,7 @@ def main() -> None:
 
     with step("1  copier copy --defaults . demo"):
         stop_an_earlier_one()
-        shutil.rmtree(DEMO, ignore_errors=True)
-        render(DEMO, "project_name=demo")
+        replace_demo()
         console.print(f"  {sum(path.is_file() for path in DEMO.rglob('*'))} files")
 
     console.print(

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from answers import Render
 
+import demo
 from scripts.docs import CONFIGURATOR, CONSOLE, MADE, lost, relinked, unprompted
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -197,3 +198,21 @@ def test_a_broken_link_stops_the_site(link: str, tmp_path: Path) -> None:
 
     assert build("[right](other.md#other)") == 0
     assert build(f"[wrong]({link})") != 0
+
+
+def test_a_demo_that_was_cut_short_can_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = tmp_path / "demo/.copier-answers.yml"
+    earlier.parent.mkdir()
+    earlier.touch()
+    monkeypatch.setattr(demo, "DEMO", earlier.parent)
+    monkeypatch.setattr(demo, "RUNNING", tmp_path / "demo.pid")
+
+    def render(folder: Path, *_: str) -> None:
+        folder.mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "render", render)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            demo.main()
+    assert earlier.exists()
