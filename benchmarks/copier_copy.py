@@ -10,6 +10,7 @@ Each COMMAND renders another template, so that it can be compared; {} stands for
 'copier copy --defaults --quiet OTHER {}', 'cookiecutter --no-input --output-dir {} OTHER'.
 """
 
+import filecmp
 import os
 import shlex
 import shutil
@@ -23,7 +24,6 @@ from pathlib import Path
 import copier
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMES = 5
 PARTS = ("copier.yml", "UPGRADING.md", "data", "includes", "template")
 
 FLOOR = """
@@ -65,7 +65,7 @@ def release(source: Path, tag: str) -> None:
     git("tag", tag, cwd=source)
 
 
-def main() -> None:
+def main(*peers: str, rounds: int = 5) -> None:
     scratch = Path(tempfile.mkdtemp())
     source = scratch / "template"
     source.mkdir()
@@ -110,11 +110,14 @@ def main() -> None:
         return render
 
     actions = {"floor": floor, "copy": copy, "update": update, "nothing": nothing, "inside": inside}
-    actions |= {f"peer-{number}": peer(command) for number, command in enumerate(sys.argv[1:], 1)}
+    actions |= {f"peer-{number}": peer(command) for number, command in enumerate(peers, 1)}
     found: dict[str, list[float]] = {name: [] for name in actions}
-    for number in range(TIMES):
+    for number in range(rounds):
         for name, action in actions.items():
             found[name].append(seconds(action, scratch / f"{name}-{number}" / "my-flows"))
+    folders = [scratch / f"{name}-0" / "my-flows" for name in ("floor", "copy", "update")]
+    assert filecmp.cmpfiles(*folders[:2], names, shallow=False)[1:] == ([], []), "the floor is of another project"
+    assert filecmp.cmpfiles(*folders[1:], names, shallow=False)[1:] == (["README.md"], []), "that was no update"
     medians = {name: statistics.median(times) for name, times in found.items()}
     print(f"{'files':25} {len(names) + 1}")
     for name, meant in {
@@ -125,7 +128,7 @@ def main() -> None:
         "update": "copier update, a process",
     }.items():
         print(f"{meant:25} {medians[name]:.2f} s   {medians[name] / medians['floor']:.1f} x the floor")
-    for number, command in enumerate(sys.argv[1:], 1):
+    for number, command in enumerate(peers, 1):
         files = sum(path.is_file() for path in (scratch / f"peer-{number}-0").rglob("*"))
         took = medians[f"peer-{number}"]
         print(f"{took:.2f} s   {1000 * took / files:.0f} ms a file of {files}   {command}")
@@ -134,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -14,8 +14,6 @@ from bootstrap import UPSTREAM  # noqa: E402
 from configurator import build  # noqa: E402
 from scripts.browser import chromium, served  # noqa: E402
 
-ROUNDS = 5
-
 
 def visit(context: BrowserContext, url: str) -> tuple[float, float, float]:
     """Return the seconds to the form, to the first preview and for one switch."""
@@ -40,9 +38,9 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "licenses.txt")
 
 
-def measure(browser: Browser, url: str) -> None:
+def measure(browser: Browser, url: str, rounds: int) -> None:
     first, second = [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         context = browser.new_context()
         first.append(visit(context, url))
         second.append(visit(context, url))
@@ -54,12 +52,12 @@ def measure(browser: Browser, url: str) -> None:
     print(f"first preview, first visit to second: {ratio:.2f}")
 
 
-def main() -> None:
+def main(rounds: int = 5) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         build.build(Path(scratch), UPSTREAM, build.version())
         print(f"a first visit loads {size(Path(scratch)) / 1e6:.1f} MB")
         with served(Path(scratch)) as url, chromium() as browser:
-            measure(browser, url)
+            measure(browser, url, rounds)
 
 
 if __name__ == "__main__":

@@ -129,6 +129,8 @@ def run(command: list[str], folder: Path, env: dict[str, str]) -> str:
 @contextmanager
 def background(command: list[str], folder: Path, env: dict[str, str]) -> Iterator[Path]:
     log = folder / f"{command[1]}.log"
+    # What starts this in the background has it ignore Ctrl-C, and so would Prefect's worker: then nothing stops it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=out, start_new_session=True)
     try:
@@ -157,11 +159,8 @@ def machine() -> str:
     return f"{cpu[1] if cpu else platform.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+def main(rounds: int = 3) -> None:
     env = without_prefect_settings({k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"})
-    # What starts this in the background has it ignore Ctrl-C, and so would Prefect's worker: then nothing stops it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     times: dict[str, list[Clock]] = {"ours": [], "by hand": []}
     for number in range(rounds + 1):  # the first round warms the caches and does not count
         for name, way in (("ours", ours), ("by hand", by_hand)):
@@ -182,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

@@ -8,7 +8,6 @@ cannot be cancelled. Needs a Docker engine.
 """
 
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/live"), str(ROOT / "benchmarks")]
 
 from engine import docker, missing, provide, size  # noqa: E402
-from first_run import machine  # noqa: E402
+from first_run import background, machine  # noqa: E402
 from ops_server import Server  # noqa: E402
 from test_docker import DEPLOYMENT, FLOW, Project  # noqa: E402
 
@@ -64,10 +63,9 @@ def seconds_to_running(server: Server, run: str) -> float:
     return (at["RUNNING"] - at["PENDING"]).total_seconds()
 
 
-def main() -> None:
+def main(rounds: int = 5) -> None:
     if why := missing():
         sys.exit(why)
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     env = without_prefect_settings({k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"})
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "boxed"
@@ -105,18 +103,16 @@ def main() -> None:
         with server:
             code, told = project("apply", "--yes", "--skip-build")
             assert code == 0, told
-            worker = subprocess.Popen([".venv/bin/python", "-m", "ops", "worker"], cwd=folder, env=project.env)
             deployment = server("GET", "/deployments/name/probe/probe")["id"]
-            for number in range(rounds + 1):  # the first does not count
-                for way, (image, variables) in ways.items():
-                    body = {"job_variables": {"image": f"boxed:{image}", **variables}}
-                    run = server("POST", f"/deployments/{deployment}/create_flow_run", body)["id"]
-                    while server("GET", f"/flow_runs/{run}")["state_type"] in ("SCHEDULED", "PENDING", "RUNNING"):
-                        time.sleep(0.5)
-                    if number:
-                        started[way].append(seconds_to_running(server, run))
-            worker.send_signal(signal.SIGTERM)
-            worker.wait(60)
+            with background([".venv/bin/python", "-m", "ops", "worker"], folder, project.env):
+                for number in range(rounds + 1):  # the first does not count
+                    for way, (image, variables) in ways.items():
+                        body = {"job_variables": {"image": f"boxed:{image}", **variables}}
+                        run = server("POST", f"/deployments/{deployment}/create_flow_run", body)["id"]
+                        while server("GET", f"/flow_runs/{run}")["state_type"] in ("SCHEDULED", "PENDING", "RUNNING"):
+                            time.sleep(0.5)
+                        if number:
+                            started[way].append(seconds_to_running(server, run))
         print(f"\n{machine()}, base image {size(base):.0f} MB, {rounds} rounds, medians (from, to)")
         for image in images:
             print(f"{image:6} {size(f'boxed:{image}'):4.0f} MB  rebuild {told_of(rebuilt[image])}")
@@ -130,4 +126,4 @@ def told_of(seconds: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

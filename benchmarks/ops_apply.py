@@ -24,8 +24,7 @@ from server_load import AUTH, Server, Stack, missing
 
 from demo import render, without_prefect_settings
 
-FLOWS, DEPLOYMENTS, OTHERS = 10, 200, 50
-SETTLES = 20  # seconds, until the server has scheduled the runs of new deployments
+SETTLES = 0.1  # seconds for each new deployment, until the server has scheduled its runs
 VERSIONS = yaml.safe_load((ROOT / "data/versions.yml").read_text())
 SERVERS = ("SQLite", "SQLite, a worker polls", "PostgreSQL, a worker polls")
 
@@ -46,28 +45,29 @@ VARIABLES = [VariableCreate(name=f"variable_{number}", value=number) for number 
 TRIGGER = {"match": {"prefect.resource.id": "bench.*"}, "expect": ["bench.arrived"]}
 
 
-def make_project(folder: Path, env: dict[str, str]) -> None:
+def make_project(folder: Path, env: dict[str, str], deployments: int) -> None:
+    flows, others = deployments // 20, deployments // 4
     render(folder, "project_name=bench")
-    for number in range(FLOWS):
+    for number in range(flows):
         (folder / f"flows/flow_{number}.py").write_text(FLOW.format(number=number))
-    deployments = [
+    entries = [
         {
             "name": f"deployment-{number}",
-            "entrypoint": f"flows.flow_{number % FLOWS}.flow_{number % FLOWS}",
+            "entrypoint": f"flows.flow_{number % flows}.flow_{number % flows}",
             "description": f"Deployment {number}",
             "parameters": {"region": f"region-{number}", "batch_size": number},
             "tags": ["bench"],
             "schedules": [{"slug": "daily", "cron": f"{number % 60} 2 * * *", "timezone": "UTC"}],
             "work_pool": {"name": "bench"},
-            "triggers": [] if number % (DEPLOYMENTS // OTHERS) else [TRIGGER],
+            "triggers": [] if number % 4 else [TRIGGER],
         }
-        for number in range(DEPLOYMENTS)
+        for number in range(deployments)
     ]
-    (folder / "prefect.yaml").write_text(yaml.safe_dump({"name": "bench", "pull": [], "deployments": deployments}))
+    (folder / "prefect.yaml").write_text(yaml.safe_dump({"name": "bench", "pull": [], "deployments": entries}))
     with (folder / "ops/limits.py").open("a") as file:
-        file.write(LIMITS % OTHERS)
+        file.write(LIMITS % others)
     with (folder / "ops/variables.py").open("a") as file:
-        file.write(VARIABLES % OTHERS)
+        file.write(VARIABLES % others)
     run(["make", "--silent", ".venv/.synced"], folder, env)
 
 
@@ -97,51 +97,63 @@ def worker(name: str, project: Path, env: dict[str, str]) -> Iterator[None]:
         yield
 
 
-def seconds(command: list[str], project: Path, env: dict[str, str]) -> float:
+def seconds(command: list[str], project: Path, env: dict[str, str], told: dict[str, int] | None = None) -> float:
+    """Return how long a command takes; what it prints has to hold each of `told` so many times."""
     started = time.monotonic()
-    run(command, project, env)
-    return time.monotonic() - started
+    printed = run(command, project, env)
+    took = time.monotonic() - started
+    for words, times in (told or {}).items():
+        assert printed.count(words) == times, printed
+    return took
 
 
-def measure(name: str, project: Path, folder: Path, env: dict[str, str]) -> tuple[list[float], list[float]]:
+def measure(
+    name: str, project: Path, folder: Path, env: dict[str, str], deployments: int
+) -> tuple[list[float], list[float]]:
     """Return the seconds of `ops apply` and of `prefect deploy --all`: from empty, and with nothing changed."""
     python, prefect = str(project / ".venv/bin/python"), str(project / ".venv/bin/prefect")
     apply, deploy = [python, "-m", "ops", "apply", "--yes"], [prefect, "--no-prompt", "deploy", "--all"]
+    others = deployments // 4
+    new = {"deployment flow-": deployments} | dict.fromkeys(
+        ("automation flow-", "limit limit-", "variable var"), others
+    )
     with fresh_server(name, folder, env) as here:
         run([*apply, "--only", "work pool"], project, here)
         with worker(name, project, here):
-            ours = [seconds(apply, project, here)]
-            time.sleep(SETTLES)
-            ours += [seconds(apply, project, here) for _ in range(3)]
+            ours = [seconds(apply, project, here, new)]
+            time.sleep(SETTLES * deployments)
+            ours += [seconds(apply, project, here, {"\n0 written": 1}) for _ in range(3)]
     with fresh_server(name, folder, env) as here:
         run([prefect, "work-pool", "create", "bench", "--type", "process"], project, here)
         with worker(name, project, here):
             theirs = [seconds(deploy, project, here)]
-            time.sleep(SETTLES)
+            time.sleep(SETTLES * deployments)
             theirs += [seconds(deploy, project, here)]
     return [ours[0], sorted(ours[1:])[1]], theirs
 
 
-def main() -> None:
+def main(deployments: int = 200, servers: tuple[str, ...] = SERVERS) -> None:
     env = without_prefect_settings({k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"})
     table = Table("server", "", "ops apply", "deploy --all", "ratio", title=machine())
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # PostgreSQL's user goes through it
         project = Path(folder) / "bench"
-        make_project(project, env | {"UV_COMPILE_BYTECODE": "1"})  # else whoever comes first compiles Prefect
+        make_project(
+            project, env | {"UV_COMPILE_BYTECODE": "1"}, deployments
+        )  # else whoever comes first compiles Prefect
         importing = [str(project / ".venv/bin/python"), "-c", "from prefect import flow"]  # as each flow begins
         alone = min(seconds(importing, project, env) for _ in range(3))
-        for name in SERVERS:
+        for name in servers:
             if name.startswith("PostgreSQL") and (lacks := missing()):
                 print(f"{name} is left out: this machine lacks {lacks}")
                 continue
-            results = zip(("from empty", "nothing changed"), *measure(name, project, Path(folder), env), strict=True)
-            for what, ours, theirs in results:
+            results = measure(name, project, Path(folder), env, deployments)
+            for what, ours, theirs in zip(("from empty", "nothing changed"), *results, strict=True):
                 row = (name, what, f"{ours:.1f} s", f"{theirs:.1f} s", f"{theirs / ours:.1f}")
                 table.add_row(*row)
                 print(*row, sep=" | ", flush=True)
     Console().print(table)
-    print(f"Prefect {VERSIONS['prefect']}, {DEPLOYMENTS} deployments of {FLOWS} flows")
+    print(f"Prefect {VERSIONS['prefect']}, {deployments} deployments of {deployments // 20} flows")
     print(f"`from prefect import flow`, with the start of Python: {alone:.1f} s")
 
 

@@ -18,7 +18,6 @@ sys.path.insert(0, str(ROOT))
 
 from demo import render, without_prefect_settings  # noqa: E402
 
-ROUNDS = 5
 PYTHON = (".venv/bin/python", "-c")
 COMMANDS = {
     "import prefect": (*PYTHON, "import prefect"),
@@ -30,7 +29,7 @@ COMMANDS = {
 }
 
 
-def main() -> None:
+def main(rounds: int = 5) -> None:
     env = without_prefect_settings({k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"})
     found: dict[str, list[float]] = {name: [] for name in COMMANDS}
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +37,7 @@ def main() -> None:
         render(project, "project_name=my-flows")
         subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
         subprocess.run(["make", "--silent", "check"], cwd=project, env=env, check=True, capture_output=True)
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for name, command in COMMANDS.items():
                 started = time.monotonic()
                 subprocess.run(command, cwd=project, env=env, check=True, capture_output=True)

@@ -17,7 +17,6 @@ from rich.table import Table
 
 from demo import Dev, render, without_prefect_settings
 
-ROUNDS = 3
 WORK = {"little: 8 tasks of some ms": 20, "much: 8 tasks of about 3 s": 100_000}  # epochs
 RUN = """\
 import sys, time
@@ -35,7 +34,7 @@ def measure(project: Path, env: dict[str, str], epochs: int) -> float:
     return float(done.stdout.splitlines()[-1])
 
 
-def main() -> None:
+def main(rounds: int = 3, work: dict[str, int] = WORK) -> None:
     console = Console()
     runners = yaml.safe_load((ROOT / "data/task_runners.yml").read_text("utf-8"))
     env = without_prefect_settings(dict(os.environ))
@@ -49,15 +48,15 @@ def main() -> None:
             dev.wait_for("^First run +Completed", 300)
             env |= json.loads((projects["threads"] / ".prefect/dev.json").read_text("utf-8"))["env"]
             seconds: dict[tuple[str, str], list[float]] = {}
-            for _ in range(ROUNDS):  # in turn, so that a slow minute meets them all
+            for _ in range(rounds):  # in turn, so that a slow minute meets them all
                 for name, project in projects.items():
-                    for work, epochs in WORK.items():
-                        seconds.setdefault((name, work), []).append(measure(project, env, epochs))
+                    for much, epochs in work.items():
+                        seconds.setdefault((name, much), []).append(measure(project, env, epochs))
         finally:
             dev.stop()
-    table = Table("task_runner", *WORK, title=f"Seconds, medians of {ROUNDS}; {machine()}")
+    table = Table("task_runner", *work, title=f"Seconds, medians of {rounds}; {machine()}")
     for name in runners:
-        table.add_row(name, *(f"{statistics.median(seconds[name, work]):.1f}" for work in WORK))
+        table.add_row(name, *(f"{statistics.median(seconds[name, much]):.1f}" for much in work))
     console.print(table)
 
 
