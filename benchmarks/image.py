@@ -96,8 +96,8 @@ def main(rounds: int = 5) -> None:
         started: dict[str, list[float]] = {way: [] for way in ways}
         for image, dockerfile in images.items():
             build(folder, f"boxed:{image}", dockerfile)
-        for number in range(rounds):
-            (folder / "flows/changed.py").write_text(f"NUMBER = {number}\n")
+        for _ in range(rounds):
+            (folder / "flows/changed.py").write_text(f"NOW = {time.time_ns()}\n")  # that no earlier build has cached
             for image, dockerfile in images.items():
                 rebuilt[image].append(build(folder, f"boxed:{image}", dockerfile))
         with server:
