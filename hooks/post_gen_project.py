@@ -65,12 +65,13 @@ def keep_public_address(folder: Path) -> None:
 def main() -> None:
     folder = template_folder()
     PLACEHOLDER.unlink()
-    command = [*copier(), "copy", "--defaults", "--overwrite", "--quiet", *options(), address(folder), str(Path.cwd())]
+    command = [*copier(), "copy", "--defaults", "--overwrite", *options(), address(folder), str(Path.cwd())]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.stderr.strip().rpartition("\n")[2])  # the reason, without Copier's traceback
     if IS_ZIP:
         keep_public_address(folder)
+    print(*re.findall(r"(?ms)^[^\n]* is ready\. Next:$.*", done.stderr), end="")  # without the list of files before
 
 
 if __name__ == "__main__":

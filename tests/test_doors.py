@@ -119,7 +119,7 @@ def cookiecut(given: Answers, source: Path, parent: Path, monkeypatch: pytest.Mo
 
     def run(command: list[str], **_: Any) -> Namespace:
         assert command[:3] == [sys.executable, "-m", "copier"]
-        return Namespace(returncode=CopierApp.run(command[2:], exit=False)[1])
+        return Namespace(returncode=CopierApp.run(command[2:], exit=False)[1], stderr="")
 
     post_gen["subprocess"] = SimpleNamespace(run=run, PIPE=subprocess.PIPE)
     monkeypatch.chdir(folder)
@@ -293,8 +293,9 @@ def new(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 def test_a_project_from_cookiecutter_can_be_updated(machine: Machine, old: Tree, new: Tree, tmp_path: Path) -> None:
     command = [BIN / "cookiecutter", "--no-input", bootstrap.UPSTREAM]
-    machine.ok(*command, "--checkout", "v0.1.0", cwd=tmp_path)
+    told = machine.ok(*command, "--checkout", "v0.1.0", cwd=tmp_path)
     project = tmp_path / "my-flows"
+    assert told.strip().splitlines()[:3] == ["my-flows is ready. Next:", "", f"    cd {project}"]
     assert tree(project) == old
     check_update(machine, project, new)
 
