@@ -134,16 +134,18 @@ class Receiver:
     Attributes:
         alerts: what was accepted
         refused: what a vendor would not accept, and why
+        lost: the paths of what came while it failed
         fault: an HTTP status, seconds to wait with the answer, or "refused"
     """
 
     alerts: list[Alert] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     fault: int | str = 0
 
     @contextmanager
     def failing(self, fault: int | str) -> Iterator[None]:
-        self.fault = fault
+        self.lost, self.fault = [], fault
         yield
         self.fault = 0
 
@@ -152,6 +154,7 @@ class Receiver:
 
         class Http(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
+                receiver.lost += [self.path] if receiver.fault else []
                 if receiver.fault == "refused":
                     self.connection.close()
                     return
