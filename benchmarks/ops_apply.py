@@ -24,6 +24,7 @@ from server_load import AUTH, Server, Stack, missing
 
 from demo import render, without_prefect_settings
 
+FLOW_SHARE, OTHER_SHARE = 20, 4  # deployments for each flow; for each trigger, limit and variable
 SETTLES = 0.1  # seconds for each new deployment, until the server has scheduled its runs
 VERSIONS = yaml.safe_load((ROOT / "data/versions.yml").read_text())
 SERVERS = ("SQLite", "SQLite, a worker polls", "PostgreSQL, a worker polls")
@@ -46,7 +47,7 @@ TRIGGER = {"match": {"prefect.resource.id": "bench.*"}, "expect": ["bench.arrive
 
 
 def make_project(folder: Path, env: dict[str, str], deployments: int) -> None:
-    flows, others = deployments // 20, deployments // 4
+    flows, others = deployments // FLOW_SHARE, deployments // OTHER_SHARE
     render(folder, "project_name=bench")
     for number in range(flows):
         (folder / f"flows/flow_{number}.py").write_text(FLOW.format(number=number))
@@ -59,7 +60,7 @@ def make_project(folder: Path, env: dict[str, str], deployments: int) -> None:
             "tags": ["bench"],
             "schedules": [{"slug": "daily", "cron": f"{number % 60} 2 * * *", "timezone": "UTC"}],
             "work_pool": {"name": "bench"},
-            "triggers": [] if number % 4 else [TRIGGER],
+            "triggers": [] if number % OTHER_SHARE else [TRIGGER],
         }
         for number in range(deployments)
     ]
@@ -113,7 +114,7 @@ def measure(
     """Return the seconds of `ops apply` and of `prefect deploy --all`: from empty, and with nothing changed."""
     python, prefect = str(project / ".venv/bin/python"), str(project / ".venv/bin/prefect")
     apply, deploy = [python, "-m", "ops", "apply", "--yes"], [prefect, "--no-prompt", "deploy", "--all"]
-    others = deployments // 4
+    others = deployments // OTHER_SHARE
     new = {"deployment flow-": deployments} | dict.fromkeys(
         ("automation flow-", "limit limit-", "variable var"), others
     )
@@ -153,7 +154,7 @@ def main(deployments: int = 200, servers: tuple[str, ...] = SERVERS) -> None:
                 table.add_row(*row)
                 print(*row, sep=" | ", flush=True)
     Console().print(table)
-    print(f"Prefect {VERSIONS['prefect']}, {deployments} deployments of {deployments // 20} flows")
+    print(f"Prefect {VERSIONS['prefect']}, {deployments} deployments of {deployments // FLOW_SHARE} flows")
     print(f"`from prefect import flow`, with the start of Python: {alone:.1f} s")
 
 
