@@ -1,7 +1,7 @@
 """The connection to the Prefect API; what goes wrong there is told in one line, with the remedy."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from json import JSONDecodeError
 
 import httpx
@@ -12,6 +12,7 @@ from pydantic import AnyHttpUrl, ValidationError
 
 from ops.settings import OpsError, problems
 
+NO_ADDRESS = (ValidationError, httpx.InvalidURL)
 FAILURES = (httpx.HTTPError, PrefectException, JSONDecodeError)  # of a request: Prefect wraps some answers
 
 
@@ -27,7 +28,7 @@ def api_url() -> str:
     try:
         AnyHttpUrl(url)  # httpx takes a port that is none
         return str(httpx.URL(url).copy_with(userinfo=b""))
-    except (ValidationError, httpx.InvalidURL):  # their texts may repeat the login
+    except NO_ADDRESS:  # their texts may repeat the login
         raise OpsError("PREFECT_API_URL is no address: correct it in .env or in the environment") from None
 
 
@@ -84,10 +85,9 @@ def explain(error: Exception) -> str:
         return f"The Prefect API at {url} refuses the key: check PREFECT_API_KEY or PREFECT_API_AUTH_STRING in .env"
     if status == 404 and path.endswith(("/filter", "/version")):
         return f"{url} is not a Prefect API: correct PREFECT_API_URL in .env, it ends in /api or in a workspace id"
-    try:
+    detail = error.response.reason_phrase
+    with suppress(ValueError, AttributeError, LookupError, TypeError):  # of an answer that is not Prefect's
         answer = error.response.json()
-        detail = answer.get("detail") or answer.get("exception_detail") or answer.get("exception_message")
-        detail = "; ".join(problems(detail)) if isinstance(detail, list) else detail
-    except (ValueError, AttributeError, LookupError, TypeError):
-        detail = error.response.reason_phrase
+        told = answer.get("detail") or answer.get("exception_detail") or answer.get("exception_message") or detail
+        detail = "; ".join(problems(told)) if isinstance(told, list) else told
     return f"The Prefect API answers {status} to {error.request.method} {path}: {' '.join(str(detail).split())}"

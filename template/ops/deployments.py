@@ -9,6 +9,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
@@ -204,11 +205,10 @@ def built_images(content: PrefectYaml) -> dict[str, dict[str, str]]:
 def commit() -> str:
     """Return the commit that is checked out, or "uncommitted" when the files are not all in one."""
     git = partial(subprocess.check_output, cwd=ROOT, stderr=subprocess.DEVNULL, text=True)
-    try:
-        changed = git(["git", "status", "--porcelain", "."])
-        return UNCOMMITTED if changed else git(["git", "rev-parse", "HEAD"]).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return UNCOMMITTED
+    with suppress(OSError, subprocess.CalledProcessError):
+        if not git(["git", "status", "--porcelain", "."]):
+            return git(["git", "rev-parse", "HEAD"]).strip()
+    return UNCOMMITTED
 
 
 async def build(say: Callable[[str], None]) -> bool:
