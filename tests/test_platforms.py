@@ -449,6 +449,19 @@ def test_renovate_reads_its_configuration_and_finds_what_each_row_is_for(ci: str
         assert any(re.search(rf"(: |=){name}:", text) for text in texts), f"nothing to find for {name}"
 
 
+def test_renovate_raises_each_image_of_the_template() -> None:
+    found = set()
+    for manager in json.loads((ROOT / "renovate.json").read_text("utf-8"))["customManagers"]:
+        pattern = re.compile(manager["matchStrings"][0].replace("(?<", "(?P<"))
+        (path,) = manager["managerFilePatterns"]
+        text = (ROOT / path.strip("/^$").replace("\\", "")).read_text("utf-8")
+        found |= {one["currentValue"] for one in pattern.finditer(text)}
+    compose = re.findall(r"image: .+:(\S+)$", (ROOT / "template/compose.yaml.jinja").read_text("utf-8"), re.MULTILINE)
+    versions = DEFAULTS["versions"]
+    wanted = {*compose, *versions["python_images"].values(), versions["grype"], versions["buildkit"]}
+    assert found == {one for one in wanted if "{{" not in one and "}}" not in one}
+
+
 def test_renovate_pins_what_builds_and_scans(render: Render) -> None:
     manager = json.loads((render(pool_type="docker") / "renovate.json").read_text("utf-8"))["customManagers"][0]
     pattern = re.compile(manager["matchStrings"][0].replace("(?<", "(?P<"))
