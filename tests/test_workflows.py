@@ -103,8 +103,9 @@ def test_every_action_has_one_pin_everywhere() -> None:
             assert pins.setdefault(found["action"], found["pin"]) == found["pin"], f"{file}: {line}"
 
 
-WRITES = {  # job -> what it may do beyond reading the code
+WRITES = {  # job -> what it may beyond reading the code
     "comment": {"pull-requests": "write"},
+    "staging": {"deployments": "read"},
     "image": {"attestations": "write", "id-token": "write", "packages": "write"},
     "preview": {"packages": "write"},
 }
@@ -353,6 +354,30 @@ def test_only_a_commit_of_main_is_deployed(project: Path, tmp_path: Path) -> Non
     ]:
         git("checkout", "--quiet", commit)
         assert (run_step(only, work, COMMIT=asked).returncode == 0) == passes, (commit, asked)
+
+
+@pytest.mark.parametrize("newest", [True, False])
+def test_a_release_that_was_overtaken_does_not_reach_staging(project: Path, tmp_path: Path, newest: bool) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "--quiet")
+    commits = []
+    for message in ("one", "two", "three"):
+        git("commit", "--quiet", "--allow-empty", "--message", message)
+        commits.append(git("rev-parse", "HEAD"))
+    stand_in(
+        tmp_path / "gh", f"echo {commits[1]}; echo {'0' * 40}; echo {commits[0]}"
+    )  # one of them is not on main any more
+    guard = step(
+        read_workflow(project, "deploy"), "staging", "Nothing older than what went before, unless somebody asks for it"
+    )
+    done = run_step(guard, tmp_path, GITHUB_SHA=commits[2 if newest else 0], GITHUB_REPOSITORY="me/my-flows")
+    assert done.returncode == (0 if newest else 1), done.stderr
+    assert newest or f"The newer commit {commits[1]} overtook" in done.stdout
+    again = run_step(guard, tmp_path, GITHUB_SHA=commits[1], GITHUB_REPOSITORY="me/my-flows")
+    assert again.returncode == 0, again.stdout  # the same commit
 
 
 @pytest.mark.parametrize(

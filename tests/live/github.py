@@ -66,6 +66,7 @@ class GitHub:
         known = {
             "github.event_name": event,
             "github.sha": sha,
+            "github.run_attempt": "1",
             "github.actor": "me",
             "github.token": "ghs_hush",
         } | context
@@ -110,6 +111,7 @@ class GitHub:
                 "GITHUB_OUTPUT": str(output),
                 "GITHUB_STEP_SUMMARY": str(temporary / "summary"),
                 "GITHUB_REPOSITORY": "me/my-flows",
+                "GITHUB_SHA": known["github.sha"],
                 "GITHUB_REF_NAME": "a-branch",
                 "RUNNER_TEMP": str(temporary),
             }

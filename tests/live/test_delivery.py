@@ -35,7 +35,7 @@ esac
 GH = """\
 #!/bin/bash
 case "$*" in
-  *--paginate*) ;;
+  *--paginate* | *deployments*) ;;
   *) cp "$RUNNER_TEMP/body" "$COMMENT" ;;
 esac
 """
