@@ -30,9 +30,7 @@ tests:
       - series: prefect_flow_run_lateness_seconds{deployment="etl/etl-daily"}
         values: 0+60x60
       - series: prefect_api_up
-        values: 1x60
-      - series: up{job="prefect"}
-        values: 1x60
+        values: 1x45 _x15
     alert_rule_test:
       - {eval_time: 8m, alertname: PrefectRunFailed}
       - eval_time: 12m
@@ -54,6 +52,11 @@ tests:
           - exp_labels: {severity: warning, deployment: etl/etl-daily}
             exp_annotations: {summary: A run of etl/etl-daily waits for 17m 0s}
       - {eval_time: 40m, alertname: PrefectApiDown}
+      - eval_time: 58m
+        alertname: PrefectApiDown
+        exp_alerts:
+          - exp_labels: {severity: critical}
+            exp_annotations: {summary: "The Prefect API, or the exporter that reads it, gives no answer"}
 """
 
 
