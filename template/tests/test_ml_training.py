@@ -73,3 +73,13 @@ def test_flow_keeps_the_best_candidate(server: None, tmp_path: Path, monkeypatch
     assert left.keys() >= {"ml-training-candidates", "ml-training-fit", "ml-training-progress"}
     assert left["ml-training-progress"].data == 100
     assert all(artifact.description for artifact in left.values())
+
+
+@pytest.mark.server
+def test_a_model_that_is_kept_outlasts_a_training_without_result(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    (tmp_path / "model.json").write_text("kept", "utf-8")
+    assert ml_training(learning_rates=[50, 60], epochs=300, points=50, return_state=True).is_failed()
+    assert (tmp_path / "model.json").read_text("utf-8") == "kept"
