@@ -12,6 +12,7 @@ import pytest
 import yaml
 from answers import JINJA, ROOT, Answers, Render, completed
 from prefect._experimental.sla.objects import FrequencySla, LatenessSla, SlaTypes, TimeToCompletionSla
+from prefect.automations import AutomationCore, CompoundTrigger, DoNothing, EventTrigger
 from prefect.client.orchestration import PrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr, TypeAdapter
@@ -155,7 +156,17 @@ def test_sendgrid_takes_mail_by_smtp(load: Loaded) -> None:
     assert mail.targets == [(False, "b@example.com")]
 
 
-WRONG_TAGS = ["sla:30", "sla:", "sla:x30m", "sla:9999999999d", "fresh:1w", "pause-after:3", "pause-after:3/1d/2"]
+WRONG_TAGS = [
+    "sla:30",
+    "sla:",
+    "sla:x30m",
+    "sla:9999999999d",
+    "fresh:1w",
+    "pause-after:3",
+    "pause-after:3/1d/2",
+    "pause-after:0/1d",
+    "sla:0m",
+]
 
 
 @pytest.mark.parametrize("tag", WRONG_TAGS)
@@ -164,6 +175,17 @@ def test_a_tag_of_another_form_is_refused(load: Loaded, monkeypatch: pytest.Monk
     monkeypatch.setitem(OBJECTS["deployment"], "etl/other", {"tags": [tag]})
     with pytest.raises(Exception, match=rf"^tag {tag} in prefect\.yaml: write it like"):
         declared(modules)
+
+
+def test_a_trigger_inside_another_may_not_match_everything(load: Loaded) -> None:
+    load(alert_channels=("webhook",), alert_on=("failure",))
+    from ops.declared import find_faults
+
+    right = EventTrigger(expect={"order.arrived"}, match={"prefect.resource.id": "orders"})
+    for inner, faults in ((right, 0), (EventTrigger(), 2)):
+        trigger = CompoundTrigger(require="any", within=60, triggers=[right, inner])
+        automation = AutomationCore(name="orders", trigger=trigger, actions=[DoNothing()])
+        assert len(find_faults(automation)) == faults
 
 
 def test_a_misspelt_key_of_a_trigger_is_refused(load: Loaded) -> None:

@@ -4,6 +4,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -14,7 +15,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.utilities.dispatch import get_registry_for_type
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
-from pydantic import BaseModel, ValidationError
+from pydantic import AnyHttpUrl, BaseModel, ValidationError
 
 from ops import deployments
 from ops.automations import alert_tags, automations
@@ -252,7 +253,9 @@ class Declared:
 def can_send(block: Block) -> bool:
     """Return whether a block that sends something has an address for that; any other block has no need of one."""
     if isinstance(block, Webhook):
-        return block.url.get_secret_value().startswith(("http://", "https://"))
+        with suppress(ValidationError):
+            return bool(AnyHttpUrl(block.url.get_secret_value()))
+        return False
     return len(getattr(block, "_apprise_client", "not Apprise")) > 0
 
 
@@ -280,10 +283,11 @@ def set_fields(model: BaseModel) -> Fields:
 
 def find_faults(automation: AutomationCore) -> list[str]:
     """Return what Prefect accepts in an automation and nobody means: it drops a misspelt key in silence."""
-    trigger = automation.trigger.model_dump()
-    faults = []
-    if "expect" in trigger and not (trigger["match"] or trigger["match_related"]):
-        faults.append("its trigger matches every resource of the server: say which with match or match_related")
-    if "expect" in trigger and not trigger["expect"]:
-        faults.append("its trigger matches every event: say which with expect")
+    faults, triggers = [], [automation.trigger.model_dump()]
+    for trigger in triggers:
+        triggers += trigger.get("triggers", [])  # of a compound one
+        if "expect" in trigger and not (trigger["match"] or trigger["match_related"]):
+            faults.append("its trigger matches every resource of the server: say which with match or match_related")
+        if "expect" in trigger and not trigger["expect"]:
+            faults.append("its trigger matches every event: say which with expect")
     return faults

@@ -7,9 +7,10 @@ runs fail later. Here each of them is a fault, and all faults of the file are fo
 import json
 import os
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from prefect.utilities.templating import PlaceholderType, apply_values, find_pla
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from ops.environments import Environment
-from ops.settings import PROJECT_TAG, ROOT, OpsError
+from ops.settings import PROJECT_TAG, ROOT, OpsError, problems
 
 FILE = ROOT / "prefect.yaml"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster, and not everywhere
@@ -150,9 +151,9 @@ def load(
         except OpsError as error:
             found += error.faults
         faults += [f"deployment {raw.get('name') or f'number {number}'}: {fault}" for fault in found]
-    names = [raw.get("name") for raw in content.deployments]
+    names = [str(raw.get("name")) for raw in content.deployments]
     for name in environment.parameters.keys() - names:
-        faults.append(f"ops/environments.py: there is no deployment {name}{hint(name, filter(None, names))}")
+        faults.append(f"ops/environments.py: there is no deployment {name}{hint(name, names)}")
     return declared, triggers, faults
 
 
@@ -178,10 +179,9 @@ def validate(form: Callable[[Any], Form], raw: Any) -> Form:
         models = (Deployment, Schedule, *TIMINGS.values(), WorkPool, ConcurrencyLimit)
         keys = {key for model in models for key in model.model_fields} - {"schedule"}
         faults = []
-        for problem in error.errors():
+        for problem, told in zip(error.errors(), problems(error.errors()), strict=True):
             where, is_key = ".".join(map(str, problem["loc"])), problem["type"] == "extra_forbidden"
-            told = f"unknown key {where}{hint(where.split('.')[-1], keys)}" if is_key else f"{where}: {problem['msg']}"
-            faults.append(told)
+            faults.append(f"unknown key {where}{hint(where.split('.')[-1], keys)}" if is_key else told)
         raise OpsError(*faults) from error
 
 
@@ -218,7 +218,6 @@ async def build(say: Callable[[str], None]) -> bool:
         return False
     if any(image["tag"] == UNCOMMITTED for image in built_images(content).values()):
         raise OpsError("an image is tagged with its commit: commit your changes first, or set IMAGE_TAG")
-    os.chdir(ROOT)
     try:
         await run_steps([*content.build, *content.push], print_function=say)
     except Exception as error:  # whatever a step raises
@@ -240,7 +239,8 @@ def fill_in(raw: dict[str, Any], outputs: dict[str, Any] | None = None) -> dict[
 def load_flow(entrypoint: str) -> tuple[Flow, dict[str, Any]]:
     """Return a flow and the JSON schema of its parameters."""
     try:
-        flow: Flow = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+        with redirect_stdout(sys.stderr):  # what it prints is no part of a plan
+            flow: Flow = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
         return flow, flow.parameters.model_dump(mode="json")
     except (Exception, SystemExit) as error:  # whatever an import can raise
         told = " ".join(f"{type(error).__name__}: {error}".split())

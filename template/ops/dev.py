@@ -75,6 +75,7 @@ def environment(port: int, receiver: str) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(HOME),
         "PREFECT_ENV": "dev",
+        **dict.fromkeys(("NO_PROXY", "no_proxy"), f"127.0.0.1,localhost,{os.environ.get('no_proxy', '')}"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -178,7 +179,7 @@ def serve(console: Console, processes: list[subprocess.Popen[bytes]]) -> None:
     log = HOME / "server.log"
     command = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
     server = spawn(PREFECT, *command, input=subprocess.DEVNULL, output=log)
-    api = httpx.Client(base_url=f"http://127.0.0.1:{port}/api/", timeout=10)
+    api = httpx.Client(base_url=f"http://127.0.0.1:{port}/api/", timeout=10, trust_env=False)
     with console.status("Starting the Prefect server (the first start takes up to a minute)"):
         enter(env)
         for package in ("sqlalchemy", "prefect/server"):  # the first time it compiles them, last: now both do

@@ -141,7 +141,9 @@ async def survey(client: PrefectClient, declared: Declared) -> Plan:
         for name, fields in declared.objects[kind.label].items():
             change = compare(kind, name, fields, by_name.get(name, {}))
             plan.changes.append(change)
-            plan.notes += [f"{change}{what} is paused on the server and stays so" for what in change.paused]
+            plan.notes += [
+                f"{change}{what} is paused on the server and stays so, until resumed" for what in change.paused
+            ]
             other = owner(kind, change.found) if change.found else marks.get((kind.label, name))
             if other not in (None, me):
                 plan.faults.append(f"{change} belongs to the project {other} on this server: choose another name")

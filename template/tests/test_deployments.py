@@ -204,6 +204,15 @@ def test_one_name_twice(check: Check, sample: Fields) -> None:
 
 def test_an_entry_without_a_name_is_counted(check: Check, sample: Fields) -> None:
     assert check({**sample, "name": None})[0].startswith("deployment number 1: name: ")
+    assert check({**sample, "name": ["nightly"]})[0].startswith("deployment ['nightly']: name: ")
+
+
+def test_what_an_import_prints_is_no_part_of_a_plan(
+    check: Check, sample: Fields, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(sample["entrypoint"].rpartition(":")[0]).write_text(f"{FLOW}\nprint('hello')\n", "utf-8")
+    assert check(sample) == []
+    assert capsys.readouterr() == ("", "hello\n")
 
 
 def test_a_date_needs_no_quotes(check: Check, sample: Fields) -> None:

@@ -368,8 +368,8 @@ def test_what_was_paused_by_hand_stays_paused(applied: Project, server: Server) 
     plan = applied("plan", **longer)
     tells(
         plan,
-        "! deployment sample/nightly: schedule night is paused on the server and stays so",
-        "! automation my-flows: sla is paused on the server and stays so",
+        "! deployment sample/nightly: schedule night is paused on the server and stays so, until resumed",
+        "! automation my-flows: sla is paused on the server and stays so, until resumed",
         "schedules.night.schedule.cron: 0 2 * * * -> 30 2 * * *",
         "description: Every night -> Changed",
         "trigger.within: 12.0 -> 540.0",
@@ -576,6 +576,9 @@ def test_an_address_that_nothing_can_be_sent_to(ops: Project) -> None:
     for name in ("webhook", "slack-failure"):
         assert f"block my-flows-{name}: nothing can be sent to that address. Correct its settings in .env" in told
     assert SECRET not in str(told)
+    for nowhere in ("https://", f"https://exa mple.com/{SECRET}", "https://example.com:99999/x"):
+        told = is_clear(ops("plan", **wrong | {"ALERT_WEBHOOK_URL": nowhere}), 1)
+        assert "block my-flows-webhook: nothing can be sent to that address. Correct its settings in .env" in told
 
 
 def test_what_has_become_wrong_can_be_destroyed(applied: Project, server: Server) -> None:
@@ -1010,12 +1013,14 @@ def test_doctor_tells_what_is_wrong_and_what_to_do(applied: Project, server: Ser
     for sound in (False, True):
         server("PATCH", f"/v2/concurrency_limits/{limit['id']}", {"active": sound})
         server("PATCH", "/work_pools/my-flows", {"is_paused": not sound})
+        server("PATCH", f"/deployments/{deployment['id']}", {"paused": not sound})
         doctor = doctor if sound else applied("doctor")
     tells(
         doctor,
         "wrong deployment: sample/nightly not as declared, see make plan",
         "wrong global concurrency limit etl-load is not active, so it limits nothing: .venv/bin/prefect gcl enable etl-load",
         "wrong work pool my-flows is paused, so it starts no run: .venv/bin/prefect work-pool resume my-flows",
+        "wrong deployment sample/nightly is paused, so no schedule starts it: resume it in the UI",
     )
 
 
