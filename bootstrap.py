@@ -30,6 +30,11 @@ def git(*arguments: str | Path, cwd: Path | None = None) -> str:
     return done.stdout
 
 
+def place(address: str) -> list[str]:
+    """Return the last two parts of an address, as a rule owner and repository: each host and protocol spells the rest."""
+    return re.split("[/:]", address.rstrip("/").removesuffix(".git"))[-2:]
+
+
 def obstacle() -> str:
     """Return why this repository has to be left alone, if it has."""
     if not all((ROOT / name).exists() for name in ("copier.yml", "cookiecutter.json", "template")):
@@ -39,7 +44,7 @@ def obstacle() -> str:
     if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != ROOT:
         return "This is not the top of a Git repository: there is nothing to do."
     origin = git("config", "--default", "", "--get", "remote.origin.url").strip()
-    if re.search(rf"[/:]{UPSTREAM.removeprefix('gh:')}(\.git)?/?\Z", origin, re.IGNORECASE):
+    if place(origin.lower()) == place(UPSTREAM.lower()):
         return f"This is the template itself ({UPSTREAM}), not a repository made from it."
     if git("status", "--porcelain"):
         return "Commit or remove your changes first: every file is replaced."

@@ -506,6 +506,29 @@ def test_only_a_repository_made_from_the_template_is_replaced(machine: Machine, 
     assert refused(machine, copy, "--defaults").startswith("This is not the top of a Git repository")
 
 
+@pytest.mark.parametrize(
+    ("upstream", "origin", "is_it"),
+    [
+        ("gh:acme/x", "https://user@github.com/Acme/X.git", True),
+        ("gh:acme/x", "https://github.com/acme/x-flows", False),
+        ("gh:acme/x", "https://github.com/other/x", False),
+        ("git+file:///srv/origin.git", "file:///srv/origin.git", True),
+        ("git+file:///srv/origin.git", "/srv/origin", True),
+        ("git@github.com:acme/x.git", "https://github.com/acme/x", True),
+        ("git@github.com:acme/x.git", "git@github.com:acme/y.git", False),
+        ("https://git.acme.com/platform/x", "ssh://git@git.acme.com:22/platform/x.git/", True),
+        ("https://git.acme.com/platform/x", "", False),
+    ],
+)
+def test_the_template_is_known_by_any_address(
+    upstream: str, origin: str, is_it: bool, machine: Machine, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "ROOT", copy)
+    monkeypatch.setattr(bootstrap, "UPSTREAM", upstream)
+    machine.ok("git", "config", "remote.origin.url", origin, cwd=copy)
+    assert bootstrap.obstacle().startswith("This is the template itself") == is_it
+
+
 def test_what_ends_before_the_swap_changes_nothing(machine: Machine, copy: Path) -> None:
     assert "Interactive session required" in refused(machine, copy)  # nobody is there to answer
     said = refused(machine, copy, "--defaults", "--data", "project_name=../x")
