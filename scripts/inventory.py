@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bootstrap import UPSTREAM
 from configurator.render import Answers, File, Template
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +60,7 @@ def projects() -> list[tuple[Answers, dict[str, File]]]:
     template = Template(ROOT)
     given = [{name: list(v) if isinstance(v, tuple) else v for name, v in row.items()} for row in [{}, *cover()]]
     asked = [template.ask(answers) for answers in given]
-    return [(one.known, template.project(one, "gh:OWNER/copier-prefect")) for one in asked]
+    return [(one.known, template.project(one, UPSTREAM)) for one in asked]
 
 
 def conditions(rows: set[int]) -> Iterator[tuple[str, set[int]]]:

@@ -18,6 +18,7 @@ from copier._main import Worker
 from test_doors import cookiecut, sampled, tree
 from test_refusals import BAD_TEXTS
 
+import bootstrap
 from configurator.render import Refused, Session, Template, archive, commands, compared, folder_of
 
 PRESETS = yaml.safe_load((ROOT / "configurator/presets.yml").read_text("utf-8"))
@@ -89,18 +90,18 @@ def test_it_refuses_with_the_words_of_copier(given: Answers, template: Template,
     with pytest.raises((TypeError, ValueError)) as copiers:
         copier.run_copy(str(template.root), tmp_path / "my-flows", given, defaults=True, quiet=True)
     with pytest.raises(Refused) as ours:
-        template.project(template.ask(given), "gh:OWNER/copier-prefect")
+        template.project(template.ask(given), bootstrap.UPSTREAM)
     assert str(ours.value) == str(copiers.value)
 
 
 def test_the_archive_keeps_what_can_be_executed(template: Template) -> None:
-    files = template.project(template.ask({}), "gh:OWNER/copier-prefect", "v1.2.3")
+    files = template.project(template.ask({}), bootstrap.UPSTREAM, "v1.2.3")
     files["Makefile"].executable = True
     zipped = zipfile.ZipFile(io.BytesIO(archive(files, "my-flows")))
     modes = {info.filename.removeprefix("my-flows/"): info.external_attr >> 16 for info in zipped.infolist()}
     assert modes == {name: stat.S_IFREG | (0o755 if name == "Makefile" else 0o644) for name in files}
     answers = yaml.safe_load(zipped.read("my-flows/.copier-answers.yml"))
-    assert answers["_src_path"] == "gh:OWNER/copier-prefect"
+    assert answers["_src_path"] == bootstrap.UPSTREAM
     assert answers["_commit"] == "v1.2.3"
 
 

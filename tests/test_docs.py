@@ -16,6 +16,7 @@ import pytest
 import yaml
 from answers import Render
 
+import bootstrap
 import demo
 from scripts.docs import CONFIGURATOR, CONSOLE, MADE, lost, relinked, unprompted
 
@@ -117,7 +118,7 @@ def test_a_command_that_is_shown_is_right(document: str, clone: Path, made: Path
         elif words.startswith(".venv/bin/python -m ops "):
             words += " --help"
         elif found := re.fullmatch(r"(?:uvx )?copier copy (?:--defaults )?(.*)", words):
-            words = f"{COPIER} copy --defaults --vcs-ref HEAD {found[1].replace('gh:OWNER/copier-prefect', str(clone))}"
+            words = f"{COPIER} copy --defaults --vcs-ref HEAD {found[1].replace(bootstrap.UPSTREAM, str(clone))}"
             folder = tmp_path / str(number)
             folder.mkdir()
         else:

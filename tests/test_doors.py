@@ -201,10 +201,33 @@ def test_generated_files_are_up_to_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_documents_give_the_address_that_the_doors_use() -> None:
-    documents = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
-    found = {each for file in documents for each in re.findall(r"gh:[\w-]+/copier-prefect", file.read_text("utf-8"))}
-    assert found == {bootstrap.UPSTREAM}
+# How the address is given: in a command, as the words that stand for it, as a link of the site, and as a name to GitHub.
+GIVEN = re.compile(
+    r"(gh:[\w-]+/[\w.-]*\w)|`(\S+)` stands for the|link: https://github\.com/(\S+)|repository\.name == '([^']*)'"
+)
+
+
+def addresses(repository: Path) -> list[tuple[str, str]]:
+    """Return each place of a copy of the template that gives its address, or a part of it, with what it gives."""
+    files = [repository / "README.md", repository / "mkdocs.yml", *sorted(repository.glob("docs/**/*.md"))]
+    files += sorted([*repository.glob("docs/images/*.svg"), *repository.glob(".github/workflows/*.yml")])
+    texts = {file.relative_to(repository).as_posix(): file.read_text("utf-8") for file in files}
+    return [
+        (name, next(filter(None, found.groups()))) for name, text in texts.items() for found in GIVEN.finditer(text)
+    ]
+
+
+def other(found: list[tuple[str, str]], upstream: str) -> list[tuple[str, str]]:
+    """Return those of `found` that are not of the address `upstream`."""
+    owner, name = bootstrap.place(upstream)
+    return [(file, given) for file, given in found if given not in (upstream, f"{owner}/{name}", name)]
+
+
+def test_every_file_gives_the_address_that_the_doors_use() -> None:
+    found = addresses(ROOT)
+    assert {"README.md", "mkdocs.yml", "docs/tutorial.md", ".github/workflows/ci.yml"} <= {file for file, _ in found}
+    told = f"not {bootstrap.UPSTREAM}, as in bootstrap.py; docs/how-to/three-doors.md, Your own fork, changes all"
+    assert other(found, bootstrap.UPSTREAM) == [], told
 
 
 # --- real commands, on a machine of their own --------------------------------------------------------
@@ -360,7 +383,7 @@ def test_no_secret_of_who_makes_a_project_comes_into_it(door: str, machine: Mach
         say(BIN / "cookiecutter", "--no-input", "--checkout=v0.1.0", address, cwd=work)
     else:
         careless.use_this_template(project)
-        careless.ok("git", "config", "remote.origin.url", address.replace("OWNER", "me"), cwd=project)
+        careless.ok("git", "config", "remote.origin.url", address.replace(".git", "-made.git"), cwd=project)
         say(sys.executable, "bootstrap.py", "--defaults", "--vcs-ref=v0.1.0", cwd=project)
     shutil.copy(work / ".env", project)
     careless.commit(project)
@@ -473,6 +496,20 @@ def test_a_refusal_keeps_the_folder_that_was_there(template: str, tmp_path: Path
 @pytest.fixture
 def copy(machine: Machine, tmp_path: Path) -> Path:
     return machine.use_this_template(tmp_path / "my-flows")
+
+
+def test_the_command_for_a_fork_changes_every_address(machine: Machine, copy: Path) -> None:
+    section = (ROOT / "docs/how-to/three-doors.md").read_text("utf-8").partition("## Your own fork")[2]
+    command = re.search(r"\$ (git grep (?:.*\\\n)*.*)", section)
+    assert command
+    new = re.search(rf"#{'/'.join(bootstrap.place(bootstrap.UPSTREAM))}#([^#]+)#g", command[1])
+    assert new
+    before = addresses(copy)
+    assert other(before, "gh:somebody/else") == before
+    machine.ok("bash", "-euc", command[1], cwd=copy)
+    assert other(addresses(copy), f"gh:{new[1]}") == []
+    said = machine.ok(sys.executable, "-c", "import bootstrap; print(bootstrap.UPSTREAM)", cwd=copy)
+    assert said == f"gh:{new[1]}\n"
 
 
 def refused(machine: Machine, folder: Path, *options: str) -> str:

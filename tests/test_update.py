@@ -22,6 +22,7 @@ from checks import contents, faults, stored
 from copier import VcsRef
 from copier._main import Worker
 
+import bootstrap
 from scripts import release
 
 Tree = dict[str, bytes]
@@ -562,7 +563,7 @@ def existing(tmp_path: Path) -> Path:
 
 def test_an_existing_repository_keeps_its_flows_and_deployments(existing: Path, next_release: Path) -> None:
     before = tree(existing)
-    told = re.search(r"uvx copier (copy (?:.*\\\n)*.*) gh:OWNER/copier-prefect \.", ADOPT)
+    told = re.search(rf"uvx copier (copy (?:.*\\\n)*.*) {re.escape(bootstrap.UPSTREAM)} \.", ADOPT)
     assert told
     command = f"{CLI} {told[1]} --defaults --quiet --vcs-ref {PRESENT} {next_release} ."
     done = subprocess.run(["bash", "-ec", command], cwd=existing, capture_output=True, text=True, timeout=120)
