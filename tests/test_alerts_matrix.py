@@ -1,6 +1,7 @@
 """Every channel with every kind of alert on every backend gives blocks and automations that Prefect's classes accept."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,8 @@ class Loaded:
         import ops.blocks
         import ops.settings
 
+        missing = {*known["alert_channels"]} - ADDRESSES.keys()
+        assert not missing, f"add to ADDRESSES an address, of the form that its vendor gives out, of {missing}"
         values = {CHANNELS[one]["setting"].lower(): ADDRESSES[one] for one in known["alert_channels"]}
         return ops.automations, ops.blocks, ops.settings.Settings(_env_file=None, **values)
 
@@ -101,6 +104,13 @@ def test_prefect_accepts_every_combination(load: Loaded, channel: str, kind: str
         assert trigger["expect"]
         assert kind == "worker-offline" or "prefect.tag.project:my-flows" in json.dumps(trigger["match_related"])
     assert "<" not in json.dumps([one.model_dump(mode="json")["actions"] for one in found]), "a name was not filled in"
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_a_channel_has_its_row_in_the_documents(channel: str) -> None:
+    row = re.search(rf"^\| {channel} \|.*", (ROOT / "docs/alerts.md").read_text("utf-8"), re.MULTILINE)
+    assert row, f"add a row for {channel} to the table under Channels in docs/alerts.md"
+    assert f"`{CHANNELS[channel]['setting']}`" in row[0]
 
 
 def test_everything_at_once(load: Loaded) -> None:
