@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 EXPORTS = ROOT / "tests/data/airflow"
 FORMS = ["connections.json", "connections.yaml", "connections.env", "connections_json.env"]
 SECRETS = [
-    "p@ss/w", "mysql-secret", "aws/secret", "PRIVATE KEY", "YWNjb3VudGtleQ", "YWJj", "client-secret", "http:secret",
+    "p@ss/w", "mysql-secret", "AKIAQ3", "aws/secret", "PRIVATE KEY", "YWNjb3VudGtleQ", "YWJj", "client-secret", "http:secret",
     "header-secret", "xoxb-token", "hooksecret", "snow-secret", "ftp-secret", "var-secret", "secretpw", "nested",
 ]  # fmt: skip
 LACKING = ["prefect_slack", "prefect_snowflake", "pymysql"]  # the tests of tests/live install them
@@ -124,7 +124,7 @@ def test_connections_become_the_blocks_that_fit(every_form: tuple[list[Path], li
     assert warehouse["connect_args"] == {"sslmode": "require", "connect_timeout": 10}
     assert blocks["local-db"][1]["connection_info"] == {"driver": "sqlite+pysqlite", "database": "/data/local.db"}
     role = "arn:aws:iam::123456789012:role/etl"
-    login = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "aws/secret+key"}
+    login = {"aws_access_key_id": "AKIAQ3EGVX5JW7TBN2OK", "aws_secret_access_key": "aws/secret+key"}
     assert blocks["aws-default"][0] == "AwsCredentials"
     assert blocks["aws-default"][1].items() >= (login | {"region_name": "eu-west-1", "assume_role_arn": role}).items()
     assert blocks["aws-role-only"][1]["region_name"] == "us-east-1"
@@ -205,6 +205,7 @@ def test_other_ways_to_log_in(fresh: Path, tmp_path: Path) -> None:
         "sas": entry("wasb", {"sas_token": "sig=hush"}, login="acc"),
         "principal": entry("wasb", {"tenant_id": "t"}, host="https://acc.blob.core.windows.net", login="c", key="p"),
         "minio": entry("aws", {"endpoint_url": "http://minio:9000", "verify": False}, login="k", key="s"),
+        "session": entry("aws", {"aws_session_token": "hush"}, login="k", key="s"),
         "external": entry("aws", {"role_arn": "arn:aws:iam::1:role/r", "external_id": "e"}),
         "iam": entry("postgresql", {"iam": True, "sslpassword": "hush"}, host="db", login="me"),
         "hook": entry("slackwebhook", key="https://hooks.slack.com/services/T/B/x"),
@@ -224,6 +225,7 @@ def test_other_ways_to_log_in(fresh: Path, tmp_path: Path) -> None:
     assert blocks["principal"][1]["client_secret"] == "p"
     assert blocks["minio"][1]["aws_client_parameters"]["endpoint_url"] == "http://minio:9000"
     assert "! connection minio: extra.verify has no place in AwsCredentials" in told
+    assert blocks["session"][1]["aws_session_token"] == "hush"
     assert blocks["external"][1]["assume_role_kwargs"]["ExternalId"] == "e"
     assert "! connection iam: extra.iam has no place in SqlAlchemyConnector" in told
     assert "! connection iam: extra.sslpassword has no place in SqlAlchemyConnector" in told

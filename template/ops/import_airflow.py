@@ -52,20 +52,34 @@ class Unneeded(NotImported):
 # --- what is declared ----------------------------------------------------------------------------------
 
 
+AS_TEXT = "{}.get_secret_value()"
+AS_DICT = "SecretDict(json.loads({}.get_secret_value()))"
+FORMS: dict[str, Callable[[str], Any]] = {
+    "{}": SecretStr,
+    AS_TEXT: str,
+    AS_DICT: lambda text: SecretDict(json.loads(text)),
+}
+
+
 @dataclass
 class FromEnv:
-    """A secret, which the code reads from the variable `name` of the environment or of `.env`."""
+    """A secret, which the code reads from the variable `name` of the environment or of `.env`.
+
+    Attributes:
+        name: of the variable
+        value: its text
+        form: what a block takes, as code: one of FORMS
+    """
 
     name: str
     value: str
-    is_json: bool = False
+    form: str = "{}"
 
-    def build(self) -> SecretStr | SecretDict:
-        return SecretDict(json.loads(self.value)) if self.is_json else SecretStr(self.value)
+    def build(self) -> Any:
+        return FORMS[self.form](self.value)
 
     def code(self) -> str:
-        secret = f'imported_secret("{self.name}")'
-        return f"SecretDict(json.loads({secret}.get_secret_value()))" if self.is_json else secret
+        return self.form.format(f'imported_secret("{self.name}")')
 
 
 @dataclass
@@ -113,7 +127,7 @@ class New:
                 yield f"from {part.path.rpartition('.')[0]} import {part.class_name}"
             else:
                 yield "from ops.settings import imported_secret"
-                if part.is_json:
+                if part.form == AS_DICT:
                     yield from ("import json", "from prefect.types import SecretDict")
 
 
@@ -280,10 +294,10 @@ class Connection:
         found = [self.fields.pop(name) for name in names if name in self.fields]
         return found[0] if found else None
 
-    def secret(self, *names: str) -> FromEnv | None:
+    def secret(self, *names: str, form: str = "{}") -> FromEnv | None:
         value = self.take(*names)
         name = env_name(self.id, names[0].removeprefix("extra."))
-        return None if value is None else FromEnv(name, value if isinstance(value, str) else json.dumps(value))
+        return None if value is None else FromEnv(name, value if isinstance(value, str) else json.dumps(value), form)
 
     def rest(self, prefix: str = "extra.") -> dict[str, Any]:
         """Take out the fields that begin so, apart from those that look secret."""
@@ -353,9 +367,9 @@ def sqlite(connection: Connection) -> New:
 def aws(connection: Connection) -> New:
     endpoint, external = connection.take("extra.endpoint_url"), connection.take("extra.external_id")
     arguments = {
-        "aws_access_key_id": connection.take("login", "extra.aws_access_key_id"),
+        "aws_access_key_id": connection.secret("login", "extra.aws_access_key_id", form=AS_TEXT),
         "aws_secret_access_key": connection.secret("password", "extra.aws_secret_access_key"),
-        "aws_session_token": connection.secret("extra.aws_session_token"),
+        "aws_session_token": connection.secret("extra.aws_session_token", form=AS_TEXT),
         "profile_name": connection.take("extra.profile_name"),
         "region_name": connection.take("extra.region_name"),
         "aws_client_parameters": endpoint and New("prefect_aws.AwsClientParameters", {"endpoint_url": endpoint}),
@@ -367,8 +381,7 @@ def aws(connection: Connection) -> New:
 
 
 def google(connection: Connection) -> New:
-    if key := connection.secret("extra.keyfile_dict"):
-        key.is_json = True
+    key = connection.secret("extra.keyfile_dict", form=AS_DICT)
     return New("prefect_gcp.GcpCredentials", {"project": connection.take("extra.project"), "service_account_info": key})
 
 
