@@ -1,6 +1,5 @@
 """All that the repository declares, in one place, with every fault that can be found without the server."""
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,7 +29,6 @@ from ops.work_pools import WORK_QUEUES, job_template, work_pools
 LOCAL_POOL = f"{PROJECT}-local"  # a name of its own: the type of a pool cannot change
 LOOKED_UP = {"work pool": ["base_job_template"], "deployment": ["job_variables", "pull_steps"]}  # by workers
 Ids = dict[tuple[str, str], str]  # (kind, name) -> id on the server
-logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its errors repeat an address, which is a secret
 
 
 class Declared:
