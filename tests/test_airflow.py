@@ -68,6 +68,7 @@ def imported(projects: dict[Path, list[Path]]) -> list[Answers]:
     command = [sys.executable, "-c", RUN, json.dumps((LACKING, jobs))]
     done = subprocess.run(command, cwd=next(iter(projects)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert "hush" not in done.stderr
     return json.loads(done.stdout)
 
 
@@ -128,7 +129,7 @@ def test_connections_become_the_blocks_that_fit(every_form: tuple[list[Path], li
     assert blocks["aws-default"][0] == "AwsCredentials"
     assert blocks["aws-default"][1].items() >= (login | {"region_name": "eu-west-1", "assume_role_arn": role}).items()
     assert blocks["aws-role-only"][1]["region_name"] == "us-east-1"
-    key = "DefaultEndpointsProtocol=https;AccountName=myaccount;AccountKey=YWNjb3VudGtleQ==;EndpointSuffix=core.windows.net"
+    key = "AccountName=myaccount;AccountKey=YWNjb3VudGtleQ==;BlobEndpoint=https://myaccount.blob.core.windows.net"
     assert blocks["blobs"] == ["AzureBlobStorageCredentials", {"connection_string": key}]
     kind, hook = blocks["slack-hook"]
     assert (kind, hook["url"]) == ("SlackWebhook", "https://hooks.slack.com/services/T000/B000/hooksecret")
@@ -203,13 +204,21 @@ def test_other_ways_to_log_in(fresh: Path, tmp_path: Path) -> None:
         "gcp": entry("google_cloud_platform", {"project": "p", "keyfile_dict": json.dumps(account), "num_retries": 5}),
         "gcp_old": entry("google-cloud-platform", {"extra__google_cloud_platform__keyfile_dict": json.dumps(account)}),
         "sas": entry("wasb", {"sas_token": "sig=hush"}, login="acc"),
+        "sas_url": entry("wasb", {"sas_token": "https://acc.blob.core.windows.net/?sig=hush"}),
+        "blobs_gov": entry("wasb", host="https://acc.blob.core.usgovcloudapi.net", key="aHVzaA=="),
+        "azurite": entry("wasb", host="http://127.0.0.1:10000/devstoreaccount1", key="aHVzaA=="),
+        "nowhere": entry("wasb", key="aHVzaA=="),
         "principal": entry("wasb", {"tenant_id": "t"}, host="https://acc.blob.core.windows.net", login="c", key="p"),
         "minio": entry("aws", {"endpoint_url": "http://minio:9000", "verify": False}, login="k", key="s"),
         "session": entry("aws", {"aws_session_token": "hush"}, login="k", key="s"),
         "external": entry("aws", {"role_arn": "arn:aws:iam::1:role/r", "external_id": "e"}),
-        "iam": entry("postgresql", {"iam": True, "sslpassword": "hush"}, host="db", login="me"),
+        "iam": entry(
+            "postgresql", {"iam": True, "sqlalchemy_scheme": "s", "sslpassword": "hush"}, host="db", login="me"
+        ),
         "hook": entry("slackwebhook", key="https://hooks.slack.com/services/T/B/x"),
-        "hook_bad": entry("slackwebhook", key="x", host="chat.example.com"),
+        "hook_old": entry("slackwebhook", {"webhook_token": "https://hooks.slack.com/services/T/B/x"}),
+        "hook_host": entry("slackwebhook", host="https://hooks.slack.com/services/T/B/x"),
+        "hook_bad": entry("slackwebhook", key="hush", host="https://hooks.slack.com/services"),
         "insecure": entry("http", {"verify": False, "timeout": 5, "proxies": {"https": "p"}}, host="h", schema="https"),
     }
     export = tmp_path / "export.json"
@@ -222,14 +231,23 @@ def test_other_ways_to_log_in(fresh: Path, tmp_path: Path) -> None:
     assert "! connection gcp: extra.num_retries has no place in GcpCredentials" in told
     sas = "BlobEndpoint=https://acc.blob.core.windows.net;SharedAccessSignature=sig=hush"
     assert blocks["sas"][1] == {"connection_string": sas}
+    assert blocks["sas-url"] == blocks["sas"]
+    gov = "AccountName=acc;AccountKey=aHVzaA==;BlobEndpoint=https://acc.blob.core.usgovcloudapi.net"
+    assert blocks["blobs-gov"][1] == {"connection_string": gov}
+    azurite = "AccountName=devstoreaccount1;AccountKey=aHVzaA==;BlobEndpoint=http://127.0.0.1:10000/devstoreaccount1"
+    assert blocks["azurite"][1] == {"connection_string": azurite}
+    assert blocks["nowhere"][0] == "Secret"
     assert blocks["principal"][1]["client_secret"] == "p"
     assert blocks["minio"][1]["aws_client_parameters"]["endpoint_url"] == "http://minio:9000"
     assert "! connection minio: extra.verify has no place in AwsCredentials" in told
     assert blocks["session"][1]["aws_session_token"] == "hush"
     assert blocks["external"][1]["assume_role_kwargs"]["ExternalId"] == "e"
     assert "! connection iam: extra.iam has no place in SqlAlchemyConnector" in told
+    assert "! connection iam: extra.sqlalchemy_scheme has no place in SqlAlchemyConnector" in told
+    assert "connect_args" not in blocks["iam"][1]
     assert "! connection iam: extra.sslpassword has no place in SqlAlchemyConnector" in told
     assert blocks["hook"][0] == "SlackWebhook"
+    assert blocks["hook-old"] == blocks["hook-host"] == blocks["hook"]
     assert blocks["hook-bad"][0] == "Secret"
     assert "! connection hook_bad: is refused by SlackWebhook: nothing can be sent to that address" in told
     assert json.loads(blocks["insecure"][1]["value"]) == {"base_url": "https://h", "verify": False, "timeout": 5}

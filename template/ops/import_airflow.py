@@ -19,7 +19,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 import yaml
 from dotenv import dotenv_values
@@ -47,6 +47,10 @@ class NotImported(Exception):
 
 class Unneeded(NotImported):
     """Why nothing is lost by that."""
+
+
+class NoBlock(Exception):
+    """Why a connection does not fit into the block of its type."""
 
 
 # --- what is declared ----------------------------------------------------------------------------------
@@ -196,6 +200,13 @@ def secret_text(value: Any) -> str:
     return json.dumps(value)
 
 
+def check_json(value: Any) -> None:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise NotImported("holds NaN, Infinity or a date, which JSON does not have") from None
+
+
 def secret_block(variable: str, value: Any) -> New:
     return New("prefect.blocks.system.Secret", {"value": FromEnv(variable, secret_text(value))})
 
@@ -204,6 +215,9 @@ def secret_block(variable: str, value: Any) -> New:
 
 
 def looks_secret(name: str, value: Any) -> bool:
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        with suppress(ValueError):
+            value = json.loads(value)
     if isinstance(value, dict):
         return bool(SECRET_NAME.search(name)) or any(looks_secret(str(key), each) for key, each in value.items())
     if isinstance(value, list):
@@ -217,14 +231,10 @@ def variable(id: str, value: Any) -> Declaration:
         value, comment = value["value"], value["description"] or ""
     if value is None:
         raise Unneeded("is null, which Variable.get gives for what is not there")
+    check_json(value)
     if looks_secret(id, value):
         notes = [f'looks like a secret, so it is a block: Secret.load("{block_name(id)}").get()']
         return Declaration("BLOCKS", block_name(id), secret_block(env_name("var", id), value), comment, notes=notes)
-    with suppress(TypeError):  # what else JSON does not have, VariableCreate refuses
-        try:
-            json.dumps(value, allow_nan=False)
-        except ValueError:
-            raise NotImported("holds NaN or Infinity, which JSON does not have") from None
     name = re.sub("[^a-z0-9_-]+", "_", id.lower()).strip("_")
     notes = [] if name == id else [f'is called {name} here: Variable.get("{name}")']
     new = New("prefect.client.schemas.actions.VariableCreate", {"name": name, "value": value})
@@ -283,6 +293,7 @@ class Connection:
         if isinstance(extra, str):
             with suppress(ValueError):
                 extra = json.loads(extra)
+        check_json(extra)
         if not isinstance(extra, dict):  # an older Airflow took any text
             extra = {"": extra}
         for name, value in extra.items():
@@ -319,7 +330,7 @@ def from_json_or_uri(text: str) -> dict[str, Any]:
         port = parts.port
     except ValueError:
         raise NotImported("is no URI that can be read") from None
-    host = unquote(parts.netloc.rpartition("@")[2].partition(":")[0])
+    host = unquote(re.sub(":[0-9]*$", "", parts.netloc.rpartition("@")[2]))
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     return {
         "conn_type": kind if "://" in text else "",
@@ -330,6 +341,15 @@ def from_json_or_uri(text: str) -> dict[str, Any]:
         "schema": unquote(parts.path.removeprefix("/")),
         "extra": query.get("__extra__", query),
     }
+
+
+def address(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # checked when it is read
+    except ValueError:
+        raise NotImported("has a host that is no address") from None
+    return parts
 
 
 def sqlalchemy(connection: Connection, driver: str, connect_args: dict[str, Any], database: str = "schema") -> New:
@@ -347,7 +367,18 @@ def sqlalchemy(connection: Connection, driver: str, connect_args: dict[str, Any]
 
 
 def postgres(connection: Connection) -> New:
-    ours = ("iam", "redshift", "redshift-serverless", "cursor", "cluster-identifier", "workgroup-name", "aws_conn_id")
+    ours = (
+        "iam",
+        "redshift",
+        "redshift-serverless",
+        "cursor",
+        "cluster-identifier",
+        "workgroup-name",
+        "aws_conn_id",
+        "azure_conn_id",
+        "sqlalchemy_scheme",
+        "sqlalchemy_query",
+    )
     kept = {f"extra.{name}": connection.take(f"extra.{name}") for name in ours}  # Airflow's own; libpq gets the rest
     connect_args = connection.rest()
     connection.fields |= {name: value for name, value in kept.items() if value is not None}
@@ -357,6 +388,9 @@ def postgres(connection: Connection) -> New:
 def mysql(connection: Connection) -> New:
     names = ("charset", "unix_socket", "ssl")
     found = {name: connection.take(f"extra.{name}") for name in names}
+    if isinstance(found["ssl"], str):
+        with suppress(ValueError):
+            found["ssl"] = json.loads(found["ssl"])
     return sqlalchemy(connection, "mysql+pymysql", {name: value for name, value in found.items() if value is not None})
 
 
@@ -386,20 +420,25 @@ def google(connection: Connection) -> New:
 
 
 def wasb(connection: Connection) -> New:
-    account, url = connection.take("login"), connection.take("host")
+    block = "prefect_azure.AzureBlobStorageCredentials"
+    login, host = connection.take("login"), connection.take("host") or ""
+    url = host if "://" in host else f"https://{host}" if "." in host else None
     if tenant := connection.take("extra.tenant_id"):
-        login = {"client_id": account, "tenant_id": tenant, "client_secret": connection.secret("password")}
-        return New("prefect_azure.AzureBlobStorageCredentials", {"account_url": url, **login})
+        who = {"client_id": login, "tenant_id": tenant, "client_secret": connection.secret("password")}
+        return New(block, {"account_url": url, **who})
+    url = url or (login and f"https://{login}.blob.core.windows.net")
     text = connection.take("extra.connection_string")
     if not text and (sas := connection.take("extra.sas_token")):
-        text = f"BlobEndpoint={url or f'https://{account}.blob.core.windows.net'};SharedAccessSignature={sas}"
-    if not text and (key := connection.take("password", "extra.account_key", "extra.shared_access_key")):
-        text = f"DefaultEndpointsProtocol=https;AccountName={account};AccountKey={key};EndpointSuffix=core.windows.net"
+        if sas.startswith("https://"):
+            url, _, sas = sas.partition("?")
+        text = url and f"BlobEndpoint={url.rstrip('/')};SharedAccessSignature={sas.removeprefix('?')}"
+    if not text and url and (key := connection.take("password", "extra.account_key", "extra.shared_access_key")):
+        parts = address(url)
+        account = login or parts.path.strip("/") or parts.netloc.partition(".")[0]
+        text = f"AccountName={account};AccountKey={key};BlobEndpoint={url.rstrip('/')}"
     if text:
-        secret = FromEnv(env_name(connection.id, "connection_string"), text)
-        return New("prefect_azure.AzureBlobStorageCredentials", {"connection_string": secret})
-    url = url or (account and f"https://{account}.blob.core.windows.net")
-    return New("prefect_azure.AzureBlobStorageCredentials", {"account_url": url})
+        return New(block, {"connection_string": FromEnv(env_name(connection.id, "connection_string"), text)})
+    return New(block, {"account_url": url})
 
 
 def slack(connection: Connection) -> New:
@@ -407,20 +446,22 @@ def slack(connection: Connection) -> New:
 
 
 def slack_webhook(connection: Connection) -> New:
-    host, token = connection.take("host") or "hooks.slack.com/services", str(connection.take("password"))
-    scheme = connection.take("schema") or "https"
+    host, scheme = connection.take("host") or "hooks.slack.com/services", connection.take("schema") or "https"
+    token = str(connection.take("password", "extra.webhook_token") or "")  # without one, the host has it
     base = host if "://" in host else f"{scheme}://{host}"
-    url = token if "://" in token else f"{base.rstrip('/')}/{token.lstrip('/')}"
+    url = token if "://" in token else f"{base.rstrip('/')}/{token.lstrip('/')}".rstrip("/")
     return New("prefect.blocks.notifications.SlackWebhook", {"url": FromEnv(env_name(connection.id, "url"), url)})
 
 
 def snowflake(connection: Connection) -> New:
+    if "extra.private_key_content" in connection.fields:  # its password is the key's
+        raise NoBlock("extra.private_key_content has no place in SnowflakeCredentials")
     account, region = connection.take("extra.account"), connection.take("extra.region")
     key = connection.take("extra.private_key_file")
     credentials = New(
         "prefect_snowflake.SnowflakeCredentials",
         {
-            "account": f"{account}.{region}" if region else account,
+            "account": f"{account}.{region}" if account and region else account,
             "user": connection.take("login"),
             "private_key_path": key and New("pathlib.Path", {"": key}),
             "private_key_passphrase" if key else "password": connection.secret("password"),
@@ -438,11 +479,18 @@ def snowflake(connection: Connection) -> New:
 def http(connection: Connection) -> New:
     """Return a secret with the arguments of httpx.Client: Prefect has no block for it, and headers are often secrets."""
     host, scheme = connection.take("host") or "localhost", connection.take("schema") or "http"
-    parts = urlsplit(host if "://" in host else f"{scheme}://{host}")
+    parts = address(host if "://" in host else f"{scheme}://{host}")
     login, port = connection.take("login"), connection.take("port") or parts.port
-    user = f"{quote(login, safe='')}:{quote(connection.take('password') or '', safe='')}@" if login else ""
-    base_url = f"{parts.scheme}://{user}{parts.hostname}{f':{port}' if port else ''}{parts.path}"
-    options = {name: connection.take(f"extra.{name}") for name in ("timeout", "verify")}
+    user, at, place = parts.netloc.rpartition("@")
+    if login:
+        user, at = f"{quote(login, safe='')}:{quote(connection.take('password') or '', safe='')}", "@"
+    place = re.sub(":[0-9]*$", "", place) + (f":{port}" if port else "")
+    base_url = parts._replace(netloc=user + at + place, query="", fragment="").geturl()
+    options = {
+        "params": parts.query or None,
+        "timeout": connection.take("extra.timeout"),
+        "verify": connection.take("extra.verify", "extra.verify_ssl"),
+    }
     for_requests = (
         "stream",
         "cert",
@@ -487,7 +535,10 @@ def connection(id: str, found: Any, refused: str = "") -> Declaration:
     source = Connection(id, found)
     name = block_name(id)
     make, packages = (other, {}) if refused else BLOCK_TYPES.get(source.type, (other, {}))
-    new = make(source)
+    try:
+        new = make(source)
+    except NoBlock as why:
+        return connection(id, found, refused=str(why))
     notes = [f"{field} has no place in {new.class_name}" for field in source.fields]
     if make is http:
         notes.append(f'flows use it so: httpx.Client(**Secret.load("{name}").get())')
@@ -505,17 +556,23 @@ MAKE: dict[str, Callable[[str, Any], Declaration]] = {"connections": connection,
 Entry = tuple[str, str, Any]  # kind, id, content
 
 
-def read(file: Path, kind: str = "") -> list[Entry]:
+def read(file: Path, kind: str, notes: list[str]) -> list[Entry]:
     """Return the entries of an export.
 
     Args:
         file: its name tells its form
         kind: connections, variables or pools; empty: what the content looks like, or else what the file's name says
+        notes: takes what is worth knowing about the file
 
     Raises:
         OpsError: it cannot be read, or its kind does not show
     """
-    parsers = {".env": from_env, ".json": json.loads, ".yaml": yaml.safe_load, ".yml": yaml.safe_load}
+    parsers: dict[str, Callable[[str], Any]] = {
+        ".env": lambda text: from_env(text, notes),
+        ".json": json.loads,
+        ".yaml": yaml.safe_load,
+        ".yml": yaml.safe_load,
+    }
     if not (parse := parsers.get(file.suffix)):
         raise OpsError(f"{file}: its name must end in .json, .yaml or .env, whichever it is")
     try:
@@ -525,6 +582,8 @@ def read(file: Path, kind: str = "") -> list[Entry]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise OpsError(f"{file}: {f'line {mark.line + 1} ' if mark else ''}is no YAML") from None
+    except OpsError as error:
+        raise OpsError(f"{file}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise OpsError(f"{file}: {getattr(error, 'strerror', None) or 'is no text'}") from None
     if isinstance(found, dict):
@@ -533,27 +592,45 @@ def read(file: Path, kind: str = "") -> list[Entry]:
         raise OpsError(f"{file}: is no export: use `airflow connections export FILE`, which is not what `list` prints")
     likely = {looks_like(content, file.suffix) for known, _, content in found if not known}
     named = {each for each in KINDS if each[:-1] in file.stem.lower()}
-    for kinds in ({kind} if kind else likely, named):
-        if len(kinds) == 1:
-            return [(known or next(iter(kinds)), id, content) for known, id, content in found]
+    told = {kind} if kind else set().union(*(each for each in (likely, named) if len(each) == 1))
+    if len(told) == 1:
+        return [(known or next(iter(told)), id, content) for known, id, content in found]
     if not likely:
         return found
     raise OpsError(f"{file}: does not show whether it holds connections, variables or pools: say so with --as")
 
 
-def from_env(text: str) -> list[Entry]:
-    """Return the entries of a .env file; the kind where Airflow's own prefix tells it."""
-    entries: list[Entry] = []
-    for line in text.splitlines():
-        id, _, content = line.removeprefix("export ").partition("=")
-        if not line.strip() or line.startswith("#"):
-            continue
-        if content[:1] == content[-1:] and content[:1] in ("'", '"'):
-            content = content[1:-1]
-        prefixes = {"AIRFLOW_CONN_": "connections", "AIRFLOW_VAR_": "variables"}
-        prefix = next((each for each in prefixes if id.startswith(each)), "")
-        id = id.removeprefix(prefix).lower() if prefix else id
-        entries.append((prefixes.get(prefix, ""), id, content))
+# A line of a .env file, or more of them, when its value has quotes around it; the next one begins where it ends.
+ENV_LINE = re.compile(
+    r"""[ \t]*(?:\#.*|(?:export[ \t]+)?(?P<id>[^\s='"{},]+)=(?:
+        (?:'(?P<single>(?s:.*?))'|"(?P<double>(?s:(?:\\.|[^\\])*?))")(?:[ \t]+\#.*|[ \t]*)$ | (?P<bare>(?!['"]).*)
+    ))?[ \t]*(?:\n|\Z)""",
+    re.MULTILINE | re.VERBOSE,
+)
+PREFIXES = {"AIRFLOW_CONN_": "connections", "AIRFLOW_VAR_": "variables"}
+
+
+def from_env(text: str, notes: list[str]) -> list[Entry]:
+    """Return the entries of a .env file: an export of Airflow, or an environment, of which Airflow's prefixes count."""
+    found: list[tuple[str, str]] = []
+    at = 0
+    while at < len(text):
+        if not (line := ENV_LINE.match(text, at)):
+            raise OpsError(f"line {text.count(chr(10), 0, at) + 1} is no NAME=value")
+        if line["id"]:
+            double = line["double"] and re.sub(r'\\(["\\$`])', r"\1", line["double"])
+            found.append((line["id"], double or line["single"] or line["bare"] or ""))
+        at = line.end()
+    if not any(id.startswith("AIRFLOW_") for id, _ in found):
+        return [("", id, content) for id, content in found]
+    entries = [
+        (kind, id.removeprefix(prefix).lower(), content)
+        for id, content in found
+        for prefix, kind in PREFIXES.items()
+        if id.startswith(prefix)
+    ]
+    if others := len(found) - len(entries):
+        notes.append(f"settings whose names begin with neither {' nor '.join(PREFIXES)} are left out: {others}")
     return entries
 
 
@@ -635,6 +712,7 @@ def add_secrets(file: Path, secrets: dict[str, str]) -> list[str]:
         before = file.read_text("utf-8") if file.exists() else ""
         end = "\n" * (bool(before) + bool(before and not before.endswith("\n")))
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as env:
+            os.fchmod(env.fileno(), 0o600)  # of one that was there, too
             env.write(f"{end}# From Airflow: secrets of ops/imported.py\n{''.join(lines)}")
     return [name for name, value in secrets.items() if there.get(name, value) != value]
 
@@ -675,7 +753,7 @@ def import_files(files: list[Path], kind: str, tell: Callable[[str], None], root
     missing: dict[str, list[str]] = {}  # requirement -> what needs it
     waiting: list[str] = []
     same = 0
-    for each, id, content in [entry for file in files for entry in read(file, kind)]:
+    for each, id, content in [entry for file in files for entry in read(file, kind, notes)]:
         origin = f"{each[:-1]} {id}"
         try:
             declaration = MAKE[each](id, content)

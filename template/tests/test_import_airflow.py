@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from dotenv import dotenv_values
 
-from ops.import_airflow import import_files
+from ops.import_airflow import Connection, import_files, mysql, snowflake
 from ops.settings import OpsError
 
 EMPTY = '''\
@@ -133,7 +133,9 @@ def test_what_was_changed_by_hand_stays(run: Importer) -> None:
         ("pools", {"slots": "hush-hush"}, "has no whole number of slots"),
         ("pools", {"slots": True}, "has no whole number of slots"),
         ("variables", "hush-hush" * 1000, "is refused by VariableCreate"),
-        ("variables", [{"a": float("nan")}], "holds NaN or Infinity"),
+        ("variables", [{"a": float("nan")}], "holds NaN, Infinity or a date"),
+        ("connections", {"conn_type": "ftp", "extra": {"a": float("nan")}}, "holds NaN, Infinity or a date"),
+        ("connections", {"conn_type": "http", "host": "hush-hush:84x43"}, "has a host that is no address"),
     ],
 )
 def test_a_bad_entry_is_named_and_the_rest_goes_on(run: Importer, kind: str, entry: Any, told: str) -> None:
@@ -168,6 +170,9 @@ def test_two_entries_of_one_name_are_told(run: Importer) -> None:
         ("a.json", [{"conn_id": "hush-hush"}], "is no export"),
         ("a.json", {"a": CONNECTIONS["test_ftp"], "b": "hush-hush"}, "say so with --as"),
         ("a.env", "a=ftp://hush-hush@b\nb=hush-hush", "say so with --as"),
+        ("connections.json", {"a": "ftp://hush-hush@b"}, "say so with --as"),
+        ("a.env", 'a=b\n\nc=\'{\n"hush": "hush=hush",\n}', "line 3 is no NAME=value"),
+        ("a.env", 'a=b\n"hush": "hush=hush"', "line 2 is no NAME=value"),
     ],
 )
 def test_a_file_that_cannot_be_used_stops_everything(run: Importer, name: str, content: Any, told: str) -> None:
@@ -183,13 +188,89 @@ def test_env_files_in_both_of_their_forms(run: Importer) -> None:
     lines = [
         "# comment",
         "test_uri=ftp://me:p%2Fw@example.com:21/folder?passive=yes",  # pragma: allowlist secret
-        'test_json={"conn_type": "ftp", "host": "example.com"}',
-        "export AIRFLOW_CONN_TEST_PREFIX='ftp://example.com'",
-        "AIRFLOW_VAR_TEST_SIZE=500",
+        'test_json={"conn_type": "ftp", "host": "example.com", "login": "a \' #b"}',
+        "test_v6=ftp://[::1]:21",
     ]
     assert run("\n".join(lines), "export.env") == 0
     place = {"host": "example.com", "schema": "folder", "port": 21, "passive": "yes"}
     login = {"login": "me", "password": "p/w"}  # pragma: allowlist secret
     assert json.loads(run.env["IMPORTED_TEST_URI"] or "") == place | login
-    assert {"test-json", "test-prefix"} <= {line.rpartition(" ")[2] for line in run.told}
+    assert json.loads(run.env["IMPORTED_TEST_JSON"] or "") == {"host": "example.com", "login": "a ' #b"}
+    assert json.loads(run.env["IMPORTED_TEST_V6"] or "") == {"host": "[::1]", "port": 21}
+
+
+def test_of_an_environment_only_connections_and_variables_are_read(run: Importer) -> None:
+    lines = [
+        "AIRFLOW_UID=50000",
+        "AIRFLOW__CELERY__FLOWER_BASIC_AUTH=admin:hush-hush",
+        "PG=postgres://hush-hush@db",
+        "export AIRFLOW_CONN_TEST_PREFIX='ftp://example.com'  # comment",
+        "export AIRFLOW_CONN_TEST_LINES='{",
+        '  "conn_type": "ftp",',
+        '  "password": "hush=hush"',  # pragma: allowlist secret
+        "}'",
+        'AIRFLOW_CONN_TEST_QUOTED="{\\"conn_type\\": \\"ftp\\", \\"host\\": \\"example.com\\"}"',
+        "AIRFLOW_VAR_TEST_SIZE=500",
+        "AIRFLOW_VAR_TEST_EMPTY=",
+    ]
+    assert run("\n".join(lines), "export.env") == 0
+    assert json.loads(run.env["IMPORTED_TEST_LINES"] or "") == {"password": "hush=hush"}  # pragma: allowlist secret
+    assert json.loads(run.env["IMPORTED_TEST_QUOTED"] or "") == {"host": "example.com"}
+    names = {line.rpartition(" ")[2] for line in run.told if line.startswith("+")}
+    assert names == {"test-prefix", "test-lines", "test-quoted", "test_size", "test_empty"}
+    assert run.tells("! settings whose names begin with neither AIRFLOW_CONN_ nor AIRFLOW_VAR_ are left out: 3")
     assert 'VariableCreate(name="test_size", value="500")' in run.code
+    assert "hush" not in run.code + "".join(run.told)
+
+
+def test_dates_of_yaml_are_told(run: Importer) -> None:
+    text = "test_day: {first: 2026-01-01}\ntest_token: 2026-01-01\ntest_size: 1\n"
+    assert run(text, "variables.yaml") == 2
+    assert run.tells("left out: variable test_day holds NaN, Infinity or a date")
+    assert run.tells("left out: variable test_token holds NaN, Infinity or a date")
+    assert "datetime" not in run.code
+
+
+def test_json_in_text_can_be_a_secret(run: Importer) -> None:
+    text = '{"user": "u", "password": "hush-hush"}'  # pragma: allowlist secret
+    assert run({"test_db": text, "test_text": "{no JSON"}) == 0
+    assert "hush" not in run.code
+    assert "hush-hush" in (run.env["IMPORTED_VAR_TEST_DB"] or "")
+    assert 'name="test_text"' in run.code
+
+
+def test_only_the_owner_can_read_an_env_file_that_was_there(run: Importer) -> None:
+    (run.root / ".env").write_text("MINE=1\n", "utf-8")
+    (run.root / ".env").chmod(0o644)
+    run({"test_token": "hush-hush"})
+    assert (run.root / ".env").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("fields", "arguments"),
+    [
+        ({"host": "https://example.com/v1?key=hush"}, {"base_url": "https://example.com/v1", "params": "key=hush"}),
+        ({"host": "https://me@example.com"}, {"base_url": "https://me@example.com"}),
+        ({"host": "http://[::1]:8080"}, {"base_url": "http://[::1]:8080"}),
+        ({"host": "[::1]", "port": 80, "login": "me"}, {"base_url": "http://me:@[::1]:80"}),
+        ({"host": "h", "extra": {"verify_ssl": False}}, {"base_url": "http://h", "verify": False}),
+    ],
+)
+def test_http_connections_keep_their_address(run: Importer, fields: Any, arguments: Any) -> None:
+    assert run({"test_api": {"conn_type": "http", **fields}}) == 0
+    assert json.loads(run.env["IMPORTED_TEST_API"] or "") == arguments
+
+
+def test_a_snowflake_key_in_text_stays_with_its_passphrase(run: Importer) -> None:
+    extra = {"account": "a", "private_key_content": "hush-hush"}  # pragma: allowlist secret
+    login = {"login": "me", "password": "hush"}  # pragma: allowlist secret
+    assert run({"test_snow": {"conn_type": "snowflake", **login, "extra": extra}}) == 0
+    assert json.loads(run.env["IMPORTED_TEST_SNOW"] or "") == login | extra
+    assert run.tells("test_snow: extra.private_key_content has no place in SnowflakeCredentials; Secret.load(")
+
+
+def test_an_argument_is_right_where_its_block_is_not_installed() -> None:
+    new = snowflake(Connection("test", {"conn_type": "snowflake", "extra": {"region": "eu-west-1"}}))
+    assert "account" not in new.given()
+    new = mysql(Connection("test", {"conn_type": "mysql", "extra": {"ssl": '{"ca": "/ca.pem"}'}}))
+    assert new.given()["connect_args"] == {"ssl": {"ca": "/ca.pem"}}
