@@ -75,7 +75,10 @@ def environment(port: int, receiver: str) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(HOME),
         "PREFECT_ENV": "dev",
-        **dict.fromkeys(("NO_PROXY", "no_proxy"), f"127.0.0.1,localhost,{os.environ.get('no_proxy', '')}"),
+        **dict.fromkeys(
+            ("NO_PROXY", "no_proxy"),
+            f"127.0.0.1,localhost,{os.environ.get('no_proxy') or os.environ.get('NO_PROXY', '')}",
+        ),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -203,8 +203,8 @@ def secret_text(value: Any) -> str:
 def check_json(value: Any) -> None:
     try:
         json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        raise NotImported("holds NaN, Infinity or a date, which JSON does not have") from None
+    except (TypeError, ValueError) as error:
+        raise NotImported("holds NaN, Infinity or a date, which JSON does not have") from error
 
 
 def secret_block(variable: str, value: Any) -> New:
