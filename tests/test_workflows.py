@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -259,6 +260,11 @@ def run_step(step: dict, folder: Path, **env: str) -> subprocess.CompletedProces
     )
 
 
+def git_in(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def stand_in(file: Path, text: str) -> None:
     file.write_text(f"#!/bin/sh\n{text}\n", "utf-8")
     file.chmod(0o755)
@@ -332,12 +338,9 @@ def test_a_deployment_or_a_check_that_fails_fails_the_job(project: Path, tmp_pat
 
 
 def test_only_a_commit_of_main_is_deployed(project: Path, tmp_path: Path) -> None:
-    def git(*arguments: str) -> str:
-        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *arguments]
-        return subprocess.run(command, cwd=work, capture_output=True, text=True, check=True).stdout.strip()
-
     work = tmp_path / "work"
     work.mkdir()
+    git = partial(git_in, work)
     git("init", "--quiet", "--initial-branch", "main")
     git("commit", "--quiet", "--allow-empty", "--message", "one")
     earlier = git("rev-parse", "HEAD")
@@ -358,10 +361,7 @@ def test_only_a_commit_of_main_is_deployed(project: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("newest", [True, False])
 def test_a_release_that_was_overtaken_does_not_reach_staging(project: Path, tmp_path: Path, newest: bool) -> None:
-    def git(*arguments: str) -> str:
-        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
-
+    git = partial(git_in, tmp_path)
     git("init", "--quiet")
     commits = []
     for message in ("one", "two", "three"):
